@@ -1,0 +1,250 @@
+#include "cpu/blocks.h"
+#include "cpu/rows.h"
+#include "cpu/tables.h"
+
+namespace stmixer {
+namespace {
+
+// f(i, length, channel) for each run of the block [m, m + n): with channels innermost a run is
+// consecutive channels, else it is one channel's neighbours.
+template <class F>
+void for_each_run(const ChannelLayout& layout, int64_t m, int n, const F& f) {
+  for (int i = 0; i < n;) {
+    const int64_t channel = ((m + i) / layout.inner) % layout.channels;
+    const int64_t room =
+        layout.inner == 1 ? layout.channels - channel : layout.inner - (m + i) % layout.inner;
+    const int length = static_cast<int>(room < n - i ? room : n - i);
+    f(i, length, channel);
+    i += length;
+  }
+}
+
+template <class R>
+void spread_row(const ChannelLayout& layout, int64_t m, int n, const void* channels, R* row) {
+  const R* values = static_cast<const R*>(channels);
+  for_each_run(layout, m, n, [&](int at, int length, int64_t channel) {
+    if (layout.inner == 1)
+      for (int i = 0; i < length; ++i) row[at + i] = values[channel + i];
+    else
+      for (int i = 0; i < length; ++i) row[at + i] = values[channel];
+  });
+}
+
+// Adds a row of per-neuron sums to per-channel sums.
+template <class R>
+void gather_sums(const ChannelLayout& layout, int64_t m, int n, const R* row, double* sums) {
+  for_each_run(layout, m, n, [&](int at, int length, int64_t channel) {
+    if (layout.inner == 1) {
+      for (int i = 0; i < length; ++i) sums[channel + i] += row[at + i];
+    } else {
+      double sum = 0;
+      for (int i = 0; i < length; ++i) sum += row[at + i];
+      sums[channel] += sum;
+    }
+  });
+}
+
+// Per-channel rows of a block, laid out anew only where the block starts at another channel.
+template <class R, int kCount>
+class ChannelRows {
+ public:
+  ChannelRows(const ChannelLayout& layout, const void* const (&channels)[kCount])
+      : layout_(layout), channels_(channels) {}
+
+  void move_to(int64_t m, int n) {
+    const int64_t start = layout_.inner == 1 ? m % layout_.channels : -1;
+    if (start >= 0 && start == start_ && n <= filled_) return;
+    for (int k = 0; k < kCount; ++k) spread_row<R>(layout_, m, n, channels_[k], rows_[k]);
+    start_ = start;
+    filled_ = n;
+  }
+
+  const R* operator[](int k) const { return rows_[k]; }
+
+ private:
+  ChannelLayout layout_;
+  const void* const (&channels_)[kCount];
+  int64_t start_ = -1;
+  int filled_ = 0;
+  R rows_[kCount][kForwardBlock];
+};
+
+template <class R>
+void affine_row(const R* __restrict x, const R* __restrict scale, const R* __restrict shift,
+                R* __restrict out, int n) {
+  for (int i = 0; i < n; ++i) out[i] = x[i] * scale[i] + shift[i];
+}
+
+template <class R>
+void add_row(R* __restrict row, const R* __restrict other, int n) {
+  for (int i = 0; i < n; ++i) row[i] += other[i];
+}
+
+template <class In, class R>
+void statistics_blocks(const BnStatistics& p, int64_t begin, int64_t end, double* sums) {
+  const void* const channels[] = {p.pivot};
+  ChannelRows<R, 1> rows(p.layout, channels);
+  R x_row[kForwardBlock], first[kForwardBlock], second[kForwardBlock];
+  const int block = channel_block(kForwardBlock, p.layout.channels, p.layout.inner);
+  for_each_block(begin, end, block, p.neurons, [&](int64_t m, int n) {
+    rows.move_to(m, n);
+    const R* pivot = rows[0];
+    fill_row<R>(first, nullptr, n);
+    fill_row<R>(second, nullptr, n);
+    for (int64_t t = 0; t < p.steps; ++t) {
+      const R* x = read_row(static_cast<const In*>(p.x) + t * p.x_step + m, x_row, n);
+      for (int i = 0; i < n; ++i) {
+        const R centred = x[i] - pivot[i];
+        first[i] += centred;
+        second[i] += centred * centred;
+      }
+    }
+    gather_sums(p.layout, m, n, first, sums);
+    gather_sums(p.layout, m, n, second, sums + p.layout.channels);
+  });
+}
+
+template <class In, class R>
+void forward_blocks(const BnLifForward& p, int64_t begin, int64_t end) {
+  const RowNeuron<R> neuron(p.neuron);
+  const void* const channels[] = {p.scale, p.shift};
+  ChannelRows<R, 2> rows(p.layout, channels);
+  R v[kForwardBlock], x_row[kForwardBlock], sum_row[kForwardBlock], s_row[kForwardBlock];
+  const int block = channel_block(kForwardBlock, p.layout.channels, p.layout.inner);
+  for_each_block(begin, end, block, p.neurons, [&](int64_t m, int n) {
+    rows.move_to(m, n);
+    const R* v_init = static_cast<const R*>(p.v_init);
+    fill_row(v, v_init ? v_init + m : nullptr, n);
+    for (int64_t t = 0; t < p.steps; ++t) {
+      const int64_t at = t * p.neurons + m;
+      const R* x = read_row(static_cast<const In*>(p.x) + t * p.x_step + m, x_row, n);
+      In* kept = p.sum ? static_cast<In*>(p.sum) + at : nullptr;
+      R* sum = kept ? result_row(kept, sum_row) : sum_row;
+      affine_row(x, rows[0], rows[1], sum, n);
+      if (p.residual)
+        add_row(sum, read_row(static_cast<const In*>(p.residual) + t * p.residual_step + m, x_row, n),
+                n);
+      const R* integrated = sum;
+      if (kept) {  // the LIF sees the sum as it is kept
+        finish_row(sum, kept, n);
+        integrated = read_row(kept, x_row, n);
+      }
+      In* out = static_cast<In*>(p.s) + at;
+      R* s = result_row(out, s_row);
+      neuron.step(v, integrated, s, n);
+      if (p.bits) pack_row(s, p.bits + at / 32, n);
+      finish_row(s, out, n);
+    }
+    if (p.v_out) copy_row(v, static_cast<R*>(p.v_out) + m, n);
+  });
+}
+
+template <class In, class R>
+void backward_blocks(const BnLifBackward& p, int64_t begin, int64_t end, R* history, double* sums) {
+  const RowNeuron<R> neuron(p.neuron);
+  const void* const channels[] = {p.scale, p.shift, p.mean, p.invstd};
+  ChannelRows<R, 4> rows(p.layout, channels);
+  R v[kForwardBlock], x_row[kForwardBlock], sum_row[kForwardBlock], slope[kForwardBlock],
+      gs_row[kForwardBlock], gsum_row[kForwardBlock], g_row[kForwardBlock], first[kForwardBlock],
+      second[kForwardBlock];
+  const int pitch = history_block(p.steps, sizeof(R));
+  const int block = channel_block(pitch, p.layout.channels, p.layout.inner);
+  for_each_block(begin, end, block, p.neurons, [&](int64_t m, int n) {
+    rows.move_to(m, n);
+    const R* v_init = static_cast<const R*>(p.v_init);
+    fill_row(v, v_init ? v_init + m : nullptr, n);
+    for (int64_t t = 0; t < p.steps; ++t) {
+      const R* integrated;
+      if (p.sum) {
+        integrated = read_row(static_cast<const In*>(p.sum) + t * p.neurons + m, sum_row, n);
+      } else {
+        const R* x = read_row(static_cast<const In*>(p.x) + t * p.x_step + m, x_row, n);
+        affine_row(x, rows[0], rows[1], sum_row, n);
+        integrated = sum_row;
+      }
+      neuron.charge(v, integrated, history + t * pitch, n);
+    }
+    R* gv = v;
+    const R* gv_last = static_cast<const R*>(p.gv);
+    fill_row(gv, gv_last ? gv_last + m : nullptr, n);
+    if (!p.gs) fill_row<R>(gs_row, nullptr, n);
+    fill_row<R>(first, nullptr, n);
+    fill_row<R>(second, nullptr, n);
+    const R* mean = rows[2];
+    const R* invstd = rows[3];
+    for (int64_t t = p.steps - 1; t >= 0; --t) {
+      const int64_t at = t * p.neurons + m;
+      const R* h = history + t * pitch;
+      const In* gs = p.gs ? static_cast<const In*>(p.gs) + at : nullptr;
+      In* out = static_cast<In*>(p.g) + at;
+      R* g = result_row(out, g_row);
+      neuron.slope(h, slope, n);
+      neuron.gradient(h, slope, gs ? read_row(gs, gs_row, n) : gs_row, gv, g, n);
+      if (p.gsum) add_row(g, read_row(static_cast<const In*>(p.gsum) + at, gsum_row, n), n);
+      const R* x = read_row(static_cast<const In*>(p.x) + t * p.x_step + m, x_row, n);
+      for (int i = 0; i < n; ++i) {
+        first[i] += g[i];
+        second[i] += g[i] * ((x[i] - mean[i]) * invstd[i]);
+      }
+      finish_row(g, out, n);
+    }
+    if (p.gv_init) copy_row(gv, static_cast<R*>(p.gv_init) + m, n);
+    gather_sums(p.layout, m, n, first, sums);
+    gather_sums(p.layout, m, n, second, sums + p.layout.channels);
+  });
+}
+
+template <class In, class R>
+void input_gradient_blocks(const BnInputGradient& p, int64_t begin, int64_t end) {
+  const void* const channels[] = {p.scale, p.mean, p.slope, p.offset};
+  ChannelRows<R, 4> rows(p.layout, channels);
+  R x_row[kForwardBlock], g_row[kForwardBlock], gx_row[kForwardBlock];
+  const int block = channel_block(kForwardBlock, p.layout.channels, p.layout.inner);
+  for_each_block(begin, end, block, p.neurons, [&](int64_t m, int n) {
+    rows.move_to(m, n);
+    const R *scale = rows[0], *mean = rows[1], *slope = rows[2], *offset = rows[3];
+    for (int64_t t = 0; t < p.steps; ++t) {
+      const int64_t at = t * p.neurons + m;
+      const R* x = read_row(static_cast<const In*>(p.x) + t * p.x_step + m, x_row, n);
+      const R* g = read_row(static_cast<const In*>(p.g) + at, g_row, n);
+      In* out = static_cast<In*>(p.gx) + at;
+      R* gx = result_row(out, gx_row);
+      for (int i = 0; i < n; ++i)
+        gx[i] = scale[i] * g[i] - (x[i] - mean[i]) * slope[i] - offset[i];
+      finish_row(gx, out, n);
+    }
+  });
+}
+
+void statistics(const BnStatistics& p, int64_t begin, int64_t end, double* sums) noexcept {
+  with_types(p.dtype, [&](auto* in, auto* state) {
+    statistics_blocks<Pointee<decltype(in)>, Pointee<decltype(state)>>(p, begin, end, sums);
+  });
+}
+
+void forward(const BnLifForward& p, int64_t begin, int64_t end) noexcept {
+  with_types(p.dtype, [&](auto* in, auto* state) {
+    forward_blocks<Pointee<decltype(in)>, Pointee<decltype(state)>>(p, begin, end);
+  });
+}
+
+void backward(const BnLifBackward& p, int64_t begin, int64_t end, void* scratch,
+              double* sums) noexcept {
+  with_types(p.dtype, [&](auto* in, auto* state) {
+    using R = Pointee<decltype(state)>;
+    backward_blocks<Pointee<decltype(in)>, R>(p, begin, end, static_cast<R*>(scratch), sums);
+  });
+}
+
+void input_gradient(const BnInputGradient& p, int64_t begin, int64_t end) noexcept {
+  with_types(p.dtype, [&](auto* in, auto* state) {
+    input_gradient_blocks<Pointee<decltype(in)>, Pointee<decltype(state)>>(p, begin, end);
+  });
+}
+
+}  // namespace
+
+extern const BnLifKernels STMIXER_JOIN(bn_lif_kernels, STMIXER_ISA) = {statistics, forward,
+                                                                       backward, input_gradient};
+
+}  // namespace stmixer

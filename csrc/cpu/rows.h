@@ -1,0 +1,260 @@
+#pragma once
+// The pieces every LIF-carrying kernel is put together from. A kernel walks a block of neurons over
+// all T steps; each piece handles one step of the block, a row of n values that stays in cache.
+// Rows are plain loops: the compiler vectorises them for the instruction set of the object.
+// Everything has internal linkage, see simd.h.
+#include <cstdint>
+#include <type_traits>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include "stmixer/lif_step.h"
+#include "stmixer/neuron.h"
+
+namespace stmixer {
+namespace {
+
+struct Bf16 {
+  uint16_t bits;
+};
+struct F16 {
+  uint16_t bits;
+};
+
+template <class To, class From>
+inline To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From), "bit_cast keeps the size");
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+inline float widen(Bf16 x) { return bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
+
+inline float widen(F16 x) {
+  const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000u) << 16;
+  const uint32_t rest = static_cast<uint32_t>(x.bits & 0x7fffu) << 13;
+  // Scaling by 2^112 moves the exponent over and makes subnormals normal; infinities and NaN get
+  // the exponent they lose that way put back.
+  const float scaled = bit_cast<float>(rest) * 5.192296858534828e33f;
+  const uint32_t special = rest >= 0x0f800000u ? 0x7f800000u : 0u;
+  return bit_cast<float>(bit_cast<uint32_t>(scaled) | special | sign);
+}
+
+inline float widen(float x) { return x; }
+inline double widen(double x) { return x; }
+
+inline void narrow(float x, float& out) { out = x; }
+inline void narrow(double x, double& out) { out = x; }
+
+inline void narrow(float x, Bf16& out) {
+  const uint32_t u = bit_cast<uint32_t>(x);
+  const uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  out.bits = static_cast<uint16_t>(x != x ? (u >> 16) | 0x40u : rounded);
+}
+
+inline void narrow(float x, F16& out) {
+  const uint32_t u = bit_cast<uint32_t>(x);
+  const uint32_t sign = (u >> 16) & 0x8000u;
+  const uint32_t magnitude = u & 0x7fffffffu;
+  // Normal range: round to nearest even on the 13 bits dropped, rebias by 112.
+  const uint32_t normal = (magnitude + 0xfffu + ((magnitude >> 13) & 1u) - 0x38000000u) >> 13;
+  // Below 2^-14 adding 0.5 aligns the mantissa to multiples of 2^-24, rounding as the unit does.
+  const uint32_t small = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u;
+  uint32_t half = magnitude < 0x38800000u ? small : normal;
+  half = magnitude >= 0x477ff000u ? 0x7c00u : half;
+  half = magnitude > 0x7f800000u ? 0x7e00u : half;
+  out.bits = static_cast<uint16_t>(half | sign);
+}
+
+// A row of a tensor in the state type: the tensor itself where the types agree, else converted
+// into `buffer`.
+template <class R>
+inline const R* read_row(const R* row, R*, int) {
+  return row;
+}
+template <class In, class R>
+inline const R* read_row(const In* row, R* buffer, int n) {
+  for (int i = 0; i < n; ++i) buffer[i] = widen(row[i]);
+  return buffer;
+}
+
+// Where to write a row of results, and the conversion that finishes it.
+template <class R>
+inline R* result_row(R* row, R*) {
+  return row;
+}
+template <class Out, class R>
+inline R* result_row(Out*, R* buffer) {
+  return buffer;
+}
+template <class R>
+inline void finish_row(const R*, R*, int) {}
+template <class R, class Out>
+inline void finish_row(const R* buffer, Out* row, int n) {
+  for (int i = 0; i < n; ++i) narrow(buffer[i], row[i]);
+}
+
+template <class R>
+inline void fill_row(R* row, const R* from, int n) {
+  for (int i = 0; i < n; ++i) row[i] = from ? from[i] : R(0);
+}
+
+template <class R>
+inline void copy_row(const R* from, R* to, int n) {
+  for (int i = 0; i < n; ++i) to[i] = from[i];
+}
+
+// One step: v is the membrane after the last reset, and after this one on return.
+template <bool kHard, class R>
+inline void step_row(R* __restrict v, const R* __restrict x, R* __restrict s, int n,
+                            R threshold, R decay) {
+  for (int i = 0; i < n; ++i) {
+    const R h = lif_charge(v[i], x[i], decay);
+    const R spike = lif_spike(h, threshold);
+    s[i] = spike;
+    v[i] = lif_reset<kHard>(h, spike, threshold);
+  }
+}
+
+// The same step where the membrane before reset is what is wanted.
+template <bool kHard, class R>
+inline void charge_row(R* __restrict v, const R* __restrict x, R* __restrict h, int n,
+                              R threshold, R decay) {
+  for (int i = 0; i < n; ++i) {
+    h[i] = lif_charge(v[i], x[i], decay);
+    v[i] = lif_reset<kHard>(h[i], lif_spike(h[i], threshold), threshold);
+  }
+}
+
+template <SurrogateKind kKind, class R>
+inline void slope_row(const R* __restrict h, R* __restrict slope, int n, R threshold, R a,
+                             R b) {
+  for (int i = 0; i < n; ++i) slope[i] = surrogate_slope<kKind>(h[i] - threshold, a, b);
+}
+
+// One step back: gv is the gradient of the membrane after reset, and of the step before on return.
+template <bool kHard, bool kDetach, class R>
+inline void gradient_row(const R* __restrict h, const R* __restrict slope,
+                                const R* __restrict gs, R* __restrict gv, R* __restrict gx, int n,
+                                R threshold, R decay) {
+  for (int i = 0; i < n; ++i) {
+    const R spike = lif_spike(h[i], threshold);
+    const R g = lif_gradient<kHard, kDetach>(h[i], spike, slope[i], gs[i], gv[i], threshold);
+    gx[i] = g;
+    gv[i] = decay * g;
+  }
+}
+
+// 32 spikes (positive values) a word, n a multiple of 32.
+template <class R>
+inline void pack_row(const R* s, uint32_t* words, int n) {
+  for (int w = 0; w < n / 32; ++w) {
+    const R* row = s + 32 * w;
+    uint32_t word = 0;
+    for (int i = 0; i < 32; ++i) word |= static_cast<uint32_t>(row[i] > R(0)) << i;
+    words[w] = word;
+  }
+}
+#if defined(__AVX512F__)
+inline void pack_row(const float* s, uint32_t* words, int n) {
+  const __m512 zero = _mm512_setzero_ps();
+  for (int w = 0; w < n / 32; ++w) {
+    const uint32_t low = _mm512_cmp_ps_mask(_mm512_loadu_ps(s + 32 * w), zero, _CMP_GT_OQ);
+    const uint32_t high = _mm512_cmp_ps_mask(_mm512_loadu_ps(s + 32 * w + 16), zero, _CMP_GT_OQ);
+    words[w] = low | high << 16;
+  }
+}
+#elif defined(__AVX2__)
+inline void pack_row(const float* s, uint32_t* words, int n) {
+  const __m256 zero = _mm256_setzero_ps();
+  for (int w = 0; w < n / 32; ++w) {
+    uint32_t word = 0;
+    for (int i = 0; i < 4; ++i) {
+      const __m256 fired = _mm256_cmp_ps(_mm256_loadu_ps(s + 32 * w + 8 * i), zero, _CMP_GT_OQ);
+      word |= static_cast<uint32_t>(_mm256_movemask_ps(fired)) << 8 * i;
+    }
+    words[w] = word;
+  }
+}
+#endif
+
+// The neuron with its numbers rounded to the state type and its options chosen once per block, so
+// that the rows above carry no branches.
+template <class R>
+struct RowNeuron {
+  R threshold, decay, a, b;
+  bool hard, detach;
+  SurrogateKind surrogate;
+
+  explicit RowNeuron(const Neuron& n)
+      : threshold(static_cast<R>(n.threshold)),
+        decay(static_cast<R>(n.decay)),
+        a(static_cast<R>(n.scale)),
+        b(static_cast<R>(n.constant)),
+        hard(n.hard),
+        detach(n.detach),
+        surrogate(n.surrogate) {}
+
+  void step(R* v, const R* x, R* s, int n) const {
+    if (hard)
+      step_row<true>(v, x, s, n, threshold, decay);
+    else
+      step_row<false>(v, x, s, n, threshold, decay);
+  }
+
+  void charge(R* v, const R* x, R* h, int n) const {
+    if (hard)
+      charge_row<true>(v, x, h, n, threshold, decay);
+    else
+      charge_row<false>(v, x, h, n, threshold, decay);
+  }
+
+  void slope(const R* h, R* out, int n) const {
+    switch (surrogate) {
+      case SurrogateKind::dspike:
+        return slope_row<SurrogateKind::dspike>(h, out, n, threshold, a, b);
+      case SurrogateKind::piecewise_quadratic:
+        return slope_row<SurrogateKind::piecewise_quadratic>(h, out, n, threshold, a, b);
+      case SurrogateKind::rect:
+        return slope_row<SurrogateKind::rect>(h, out, n, threshold, a, b);
+      case SurrogateKind::sigmoid:
+        return slope_row<SurrogateKind::sigmoid>(h, out, n, threshold, a, b);
+      case SurrogateKind::atan:
+        return slope_row<SurrogateKind::atan>(h, out, n, threshold, a, b);
+    }
+  }
+
+  void gradient(const R* h, const R* slope, const R* gs, R* gv, R* gx, int n) const {
+    if (hard && detach)
+      gradient_row<true, true>(h, slope, gs, gv, gx, n, threshold, decay);
+    else if (hard)
+      gradient_row<true, false>(h, slope, gs, gv, gx, n, threshold, decay);
+    else if (detach)
+      gradient_row<false, true>(h, slope, gs, gv, gx, n, threshold, decay);
+    else
+      gradient_row<false, false>(h, slope, gs, gv, gx, n, threshold, decay);
+  }
+};
+
+template <class Pointer>
+using Pointee = std::remove_pointer_t<Pointer>;
+
+// Calls f with a null pointer of the element type and one of the state type.
+template <class F>
+inline void with_types(Dtype dtype, const F& f) {
+  switch (dtype) {
+    case Dtype::f32:
+      return f(static_cast<float*>(nullptr), static_cast<float*>(nullptr));
+    case Dtype::f64:
+      return f(static_cast<double*>(nullptr), static_cast<double*>(nullptr));
+    case Dtype::bf16:
+      return f(static_cast<Bf16*>(nullptr), static_cast<float*>(nullptr));
+    case Dtype::f16:
+      return f(static_cast<F16*>(nullptr), static_cast<float*>(nullptr));
+  }
+}
+
+}  // namespace
+}  // namespace stmixer

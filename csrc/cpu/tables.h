@@ -1,0 +1,49 @@
+#pragma once
+// The per-ISA kernels of each op: one table of function pointers per object file, chosen at run
+// time. A kernel takes a range of blocks, throws nothing and allocates nothing.
+#include <cstdint>
+
+#include "stmixer/bn_lif.h"
+#include "stmixer/lif.h"
+#include "stmixer/pack.h"
+#include "stmixer/token_mix.h"
+
+namespace stmixer {
+
+struct LifKernels {
+  void (*forward)(const LifForward& p, int64_t begin, int64_t end) noexcept;
+  void (*backward)(const LifBackward& p, int64_t begin, int64_t end, void* scratch) noexcept;
+};
+
+struct BnLifKernels {
+  void (*statistics)(const BnStatistics& p, int64_t begin, int64_t end, double* sums) noexcept;
+  void (*forward)(const BnLifForward& p, int64_t begin, int64_t end) noexcept;
+  void (*backward)(const BnLifBackward& p, int64_t begin, int64_t end, void* scratch,
+                   double* sums) noexcept;
+  void (*input_gradient)(const BnInputGradient& p, int64_t begin, int64_t end) noexcept;
+};
+
+struct PackKernels {
+  void (*pack)(const PackRows& p, int64_t begin, int64_t end) noexcept;
+  void (*unpack)(const UnpackRows& p, int64_t begin, int64_t end) noexcept;
+};
+
+struct TokenMixKernels {
+  void (*run)(const TokenMix& p, int64_t begin, int64_t end, void* scratch) noexcept;
+};
+
+#define STMIXER_JOIN_(a, b) a##_##b
+#define STMIXER_JOIN(a, b) STMIXER_JOIN_(a, b)
+
+#ifdef STMIXER_X86
+#define STMIXER_DECLARE_TABLES(Type, name) extern const Type name##_scalar, name##_avx2, name##_avx512;
+#else
+#define STMIXER_DECLARE_TABLES(Type, name) extern const Type name##_scalar;
+#endif
+
+STMIXER_DECLARE_TABLES(LifKernels, lif_kernels)
+STMIXER_DECLARE_TABLES(BnLifKernels, bn_lif_kernels)
+STMIXER_DECLARE_TABLES(PackKernels, pack_kernels)
+STMIXER_DECLARE_TABLES(TokenMixKernels, token_mix_kernels)
+
+}  // namespace stmixer

@@ -1,0 +1,115 @@
+#pragma once
+// The one definition of a LIF step, its gradient and the surrogate derivatives, for every kernel.
+// Compiled without contraction everywhere: `decay * v + x` rounds twice, as in PyTorch.
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define STMIXER_STEP static __device__ __forceinline__
+#else
+#define STMIXER_STEP static inline
+#endif
+
+namespace stmixer {
+
+enum class SurrogateKind : int32_t { dspike, piecewise_quadratic, rect, sigmoid, atan };
+
+// Membrane before reset from the membrane after the last reset.
+template <class R>
+STMIXER_STEP R lif_charge(R v, R x, R decay) {
+  return decay * v + x;
+}
+
+// NaN compares false, so it never fires.
+template <class R>
+STMIXER_STEP R lif_spike(R h, R threshold) {
+  return h - threshold >= R(0) ? R(1) : R(0);
+}
+
+template <bool kHard, class R>
+STMIXER_STEP R lif_reset(R h, R s, R threshold) {
+  return kHard ? h * (R(1) - s) : h - threshold * s;
+}
+
+// Gradient of the loss with respect to h, from that of the spike (gs) and of the membrane after
+// reset (gv). `slope` is ds/du; a detached reset carries no gradient through the spike.
+template <bool kHard, bool kDetach, class R>
+STMIXER_STEP R lif_gradient(R h, R s, R slope, R gs, R gv, R threshold) {
+  if (!kDetach) gs -= (kHard ? h : threshold) * gv;
+  return gs * slope + (kHard ? gv * (R(1) - s) : gv);
+}
+
+// exp(-z) for z >= 0 by range reduction and a Taylor polynomial: relative error below 1e-7 (float)
+// and 1e-15 (double), zero-free (z is capped), NaN for NaN. Plain arithmetic, so loops vectorise.
+STMIXER_STEP float exp_negative(float z) {
+  z = z > 87.0f ? 87.0f : z;
+  const float shifter = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  const float shifted = z * -1.44269504f + shifter;
+  const float k = shifted - shifter;
+  const float r = (-z - k * 0.693359375f) - k * -2.12194440e-4f;
+  float p = 1.0f / 5040;
+  p = p * r + 1.0f / 720;
+  p = p * r + 1.0f / 120;
+  p = p * r + 1.0f / 24;
+  p = p * r + 1.0f / 6;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  // The low bits of the shifted value are k itself: the exponent of 2^k without a conversion.
+  uint32_t bits;
+  __builtin_memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits + 127u) << 23;
+  float scale;
+  __builtin_memcpy(&scale, &bits, sizeof scale);
+  return p * scale;
+}
+
+STMIXER_STEP double exp_negative(double z) {
+  z = z > 708.0 ? 708.0 : z;
+  const double shifter = 6755399441055744.0;  // 1.5 * 2^52
+  const double shifted = z * -1.4426950408889634 + shifter;
+  const double k = shifted - shifter;
+  const double r = (-z - k * 0.69314718036912382) - k * 1.9082149292705877e-10;
+  double p = 1.0 / 6227020800.0;
+  p = p * r + 1.0 / 479001600.0;
+  p = p * r + 1.0 / 39916800.0;
+  p = p * r + 1.0 / 3628800.0;
+  p = p * r + 1.0 / 362880.0;
+  p = p * r + 1.0 / 40320.0;
+  p = p * r + 1.0 / 5040.0;
+  p = p * r + 1.0 / 720.0;
+  p = p * r + 1.0 / 120.0;
+  p = p * r + 1.0 / 24.0;
+  p = p * r + 1.0 / 6.0;
+  p = p * r + 0.5;
+  p = p * r + 1.0;
+  p = p * r + 1.0;
+  uint64_t bits;
+  __builtin_memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits + 1023u) << 52;
+  double scale;
+  __builtin_memcpy(&scale, &bits, sizeof scale);
+  return p * scale;
+}
+
+// ds/du at u. `a` is the surrogate's alpha or gamma, `b` what surrogate_constant made of it.
+template <SurrogateKind kKind, class R>
+STMIXER_STEP R surrogate_slope(R u, R a, R b) {
+  const R magnitude = u < R(0) ? -u : u;
+  if (kKind == SurrogateKind::piecewise_quadratic) {
+    const R slope = a - b * magnitude;
+    return slope < R(0) ? R(0) : slope;
+  }
+  if (kKind == SurrogateKind::rect) return magnitude < b ? a : R(0);
+  if (kKind == SurrogateKind::atan) return a * R(0.5) / (R(1) + (b * u) * (b * u));
+  // Both remaining kinds are e / (1 + e)^2 with e = exp(-|.|): sigma' and, with twice the
+  // argument, a quarter of 1 - tanh^2.
+  if (kKind == SurrogateKind::sigmoid) {
+    const R e = exp_negative(a * magnitude);
+    return a * e / ((R(1) + e) * (R(1) + e));
+  }
+  const R e = exp_negative(R(2) * a * magnitude);
+  const R slope = b * e / ((R(1) + e) * (R(1) + e));
+  return magnitude <= R(1) ? slope : R(0);
+}
+
+}  // namespace stmixer

@@ -1,0 +1,179 @@
+#include "bindings.h"
+
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <array>
+#include <string>
+
+#include "common/cpu_features.h"
+#include "stmixer/bn_lif.h"
+#include "stmixer/lif.h"
+#include "stmixer/pack.h"
+#include "stmixer/token_mix.h"
+
+namespace stmixer {
+
+namespace py = pybind11;
+
+namespace {
+
+Neuron make_neuron(double threshold, double decay, bool hard, bool detach, int surrogate,
+                   double scale) {
+  const auto kind = static_cast<SurrogateKind>(surrogate);
+  return {threshold, decay, hard, detach, kind, scale, surrogate_constant(kind, scale)};
+}
+
+// Distances between the elements of neighbouring indices, one per dimension.
+template <size_t kCount>
+void copy_strides(const std::array<int64_t, kCount>& from, int64_t (&to)[kCount]) {
+  std::copy(from.begin(), from.end(), to);
+}
+
+void bind_lif(py::module_& m) {
+  m.def("lif_scratch_bytes",
+        [](int64_t steps, int dtype) { return lif_scratch_bytes(steps, Dtype(dtype)); });
+  m.def(
+      "lif_forward",
+      [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, const Neuron& neuron, Address x,
+         Address v_init, Address s, Address v_out, Address bits, int threads) {
+        lif_forward({Dtype(dtype), steps, neurons, x_step, neuron, pointer(x), pointer(v_init),
+                     pointer(s), pointer(v_out), pointer<uint32_t>(bits)},
+                    threads);
+      },
+      Unlocked());
+  m.def(
+      "lif_backward",
+      [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, const Neuron& neuron, Address x,
+         Address v_init, Address gs, Address gv, Address gx, Address gv_init, Address scratch,
+         int threads) {
+        lif_backward({Dtype(dtype), steps, neurons, x_step, neuron, pointer(x), pointer(v_init),
+                      pointer(gs), pointer(gv), pointer(gx), pointer(gv_init), pointer(scratch)},
+                     threads);
+      },
+      Unlocked());
+}
+
+void bind_bn_lif(py::module_& m) {
+  m.def(
+      "bn_statistics",
+      [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, int64_t channels, int64_t inner,
+         Address x, Address pivot, Address sums, int threads) {
+        bn_statistics({Dtype(dtype), steps, neurons, x_step, {channels, inner}, pointer(x),
+                       pointer(pivot), pointer<double>(sums)},
+                      threads);
+      },
+      Unlocked());
+  m.def(
+      "bn_lif_forward",
+      [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, int64_t residual_step,
+         int64_t channels, int64_t inner, const Neuron& neuron, Address x, Address scale,
+         Address shift, Address residual, Address v_init, Address sum, Address s, Address v_out,
+         Address bits, int threads) {
+        bn_lif_forward({Dtype(dtype), steps, neurons, x_step, residual_step, {channels, inner},
+                        neuron, pointer(x), pointer(scale), pointer(shift), pointer(residual),
+                        pointer(v_init), pointer(sum), pointer(s), pointer(v_out),
+                        pointer<uint32_t>(bits)},
+                       threads);
+      },
+      Unlocked());
+  m.def("bn_lif_scratch_bytes",
+        [](int64_t steps, int dtype) { return bn_lif_scratch_bytes(steps, Dtype(dtype)); });
+  m.def(
+      "bn_lif_backward",
+      [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, int64_t channels, int64_t inner,
+         const Neuron& neuron, Address x, Address scale, Address shift, Address mean,
+         Address invstd, Address sum, Address v_init, Address gs, Address gsum, Address gv,
+         Address g, Address gv_init, Address scratch, Address sums, int threads) {
+        bn_lif_backward({Dtype(dtype), steps, neurons, x_step, {channels, inner}, neuron,
+                         pointer(x), pointer(scale), pointer(shift), pointer(mean),
+                         pointer(invstd), pointer(sum), pointer(v_init), pointer(gs),
+                         pointer(gsum), pointer(gv), pointer(g), pointer(gv_init),
+                         pointer(scratch), pointer<double>(sums)},
+                        threads);
+      },
+      Unlocked());
+  m.def(
+      "bn_input_gradient",
+      [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, int64_t channels, int64_t inner,
+         Address x, Address scale, Address mean, Address slope, Address offset, Address g,
+         Address gx, int threads) {
+        bn_input_gradient({Dtype(dtype), steps, neurons, x_step, {channels, inner}, pointer(x),
+                           pointer(scale), pointer(mean), pointer(slope), pointer(offset),
+                           pointer(g), pointer(gx)},
+                          threads);
+      },
+      Unlocked());
+}
+
+void bind_pack(py::module_& m) {
+  m.def(
+      "pack_rows",
+      [](int dtype, int64_t rows, int64_t length, Address s, Address bits, int threads) {
+        pack_rows({Dtype(dtype), rows, length, pointer(s), pointer<uint32_t>(bits)}, threads);
+      },
+      Unlocked());
+  m.def(
+      "unpack_rows",
+      [](int dtype, int64_t rows, int64_t length, Address bits, Address s, int threads) {
+        unpack_rows({Dtype(dtype), rows, length, pointer<uint32_t>(bits), pointer(s)}, threads);
+      },
+      Unlocked());
+}
+
+void bind_token_mix(py::module_& m) {
+  m.attr("MAX_MIX_TOKENS") = kMaxMixTokens;
+  m.def("token_mix_scratch_bytes",
+        [](int64_t pitch, int dtype) { return token_mix_scratch_bytes(pitch, Dtype(dtype)); });
+  m.def(
+      "token_mix",
+      [](int dtype, const std::array<int64_t, 4>& sizes, int64_t heads,
+         const std::array<int64_t, 4>& s_strides, const std::array<int64_t, 4>& out_strides,
+         Address s, Address weight, int64_t pitch, Address out, const Neuron* neuron,
+         Address v_init, Address v_out, const std::array<int64_t, 3>& v_strides, Address bits,
+         Address scratch, int threads) {
+        TokenMix p{};
+        p.dtype = Dtype(dtype);
+        p.steps = sizes[0];
+        p.batch = sizes[1];
+        p.channels = sizes[2];
+        p.tokens = sizes[3];
+        p.heads = heads;
+        copy_strides(s_strides, p.s_strides);
+        copy_strides(out_strides, p.out_strides);
+        p.s = pointer(s);
+        p.weight = pointer(weight);
+        p.pitch = pitch;
+        p.out = pointer(out);
+        p.lif = neuron != nullptr;
+        if (neuron) p.neuron = *neuron;
+        p.v_init = pointer(v_init);
+        p.v_out = pointer(v_out);
+        copy_strides(v_strides, p.v_strides);
+        p.bits = pointer<uint32_t>(bits);
+        p.scratch = pointer(scratch);
+        token_mix(p, threads);
+      },
+      Unlocked());
+}
+
+}  // namespace
+
+void bind_ops(py::module_& m) {
+  py::class_<Neuron>(m, "Neuron")
+      .def(py::init(&make_neuron), py::arg("threshold"), py::arg("decay"), py::arg("hard"),
+           py::arg("detach"), py::arg("surrogate"), py::arg("scale"));
+  m.def("cpu_isa", [] { return std::string(isa_name(current_isa())); });
+  m.def("cpu_isas", [] {
+    py::list names;
+    for (Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512})
+      if (isa_supported(isa)) names.append(isa_name(isa));
+    return names;
+  });
+  bind_lif(m);
+  bind_bn_lif(m);
+  bind_pack(m);
+  bind_token_mix(m);
+}
+
+}  // namespace stmixer

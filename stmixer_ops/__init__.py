@@ -1,0 +1,92 @@
+"""Spiking token mixers: fused training ops, models and a sparse event-driven CPU engine.
+
+Names are loaded on first use, so that ``stmixer_ops.Engine.load`` runs without importing torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_SUBMODULES = ("functional", "surrogate", "nn", "models", "engine", "data", "train", "cli")
+_HOME = {
+    "LIF": "nn",
+    "STM": "nn",
+    "TokenMixer": "nn",
+    "ChannelMLP": "nn",
+    "STMBlock": "nn",
+    "IPSPS": "nn",
+    "SPS": "nn",
+    "SSA": "nn",
+    "SMLLoss": "nn",
+    "decay_from_tau": "nn",
+    "record": "nn",
+    "STMixer": "models",
+    "Spikformer": "models",
+    "create_model": "models",
+    "list_models": "models",
+    "load_official": "models",
+    "Engine": "engine",
+    "use_backend": "ops",
+    "backend_report": "ops",
+}
+
+if TYPE_CHECKING:
+    from . import cli, data, engine, functional, models, nn, surrogate, train
+    from .engine import Engine
+    from .models import Spikformer, STMixer, create_model, list_models, load_official
+    from .nn import (
+        IPSPS,
+        LIF,
+        SPS,
+        SSA,
+        STM,
+        ChannelMLP,
+        SMLLoss,
+        STMBlock,
+        TokenMixer,
+        decay_from_tau,
+        record,
+    )
+    from .ops import backend_report, use_backend
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f".{name}", __name__)
+    if name in _HOME:
+        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SUBMODULES, *_HOME})
+
+
+__all__ = [
+    "IPSPS",
+    "LIF",
+    "SPS",
+    "SSA",
+    "STM",
+    "ChannelMLP",
+    "Engine",
+    "SMLLoss",
+    "STMBlock",
+    "STMixer",
+    "Spikformer",
+    "TokenMixer",
+    "backend_report",
+    "create_model",
+    "decay_from_tau",
+    "functional",
+    "list_models",
+    "load_official",
+    "record",
+    "surrogate",
+    "use_backend",
+]

@@ -1,0 +1,258 @@
+"""One documented function per op.
+
+Everything is multi-step and time-first, ``[T, ...]``, without hidden state between calls. Spikes
+are 0 or 1 in the dtype of the input. The neuron's keywords are the same everywhere:
+
+* ``threshold``: spike where the membrane reaches it (``v >= threshold``). NaN never spikes.
+* ``decay``: the membrane's factor per step, in (0, 1].
+* ``reset``: ``"hard"`` (``v * (1 - s)``) or ``"soft"`` (``v - threshold * s``).
+* ``detach_reset``: leave the reset out of the gradient.
+* ``surrogate``: one of :mod:`stmixer_ops.surrogate`, or any callable ``u -> spikes`` with a
+  gradient of its own (which runs on the reference backend).
+* ``v_init``: membrane before the first step, shape of one step; float32 (float64 for float64).
+* ``return_state``: also return the membrane after the last step.
+* ``pack``: also return the spikes as bits along the last dimension (:func:`pack_spikes`).
+* ``backend``: ``"cpu"`` or ``"reference"``; by default the fastest that can run the call.
+
+Where several results are asked for they come in the order spikes, sum, state, bits.
+Neuron: STMixer's official code; the defaults are its values.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .ops.bn_lif import op as _bn_lif
+from .ops.lif import op as _lif
+from .ops.lif.spec import LIFSpec, Reset, SurrogateLike, check_state, check_time_first
+from .ops.pack import op as _pack
+from .ops.spike_linear import op as _spike_linear
+from .ops.token_mix import op as _token_mix
+from .surrogate import Dspike
+
+__all__ = [
+    "bn_lif",
+    "conv_lif",
+    "lif",
+    "pack_spikes",
+    "spike_conv2d",
+    "spike_linear",
+    "token_mix",
+    "token_mix_lif",
+    "unpack_spikes",
+]
+
+_DSPIKE = Dspike(2.5)
+
+
+def _results(*values: Tensor | None) -> Any:
+    asked = tuple(v for v in values if v is not None)
+    return asked[0] if len(asked) == 1 else asked
+
+
+def lif(
+    x: Tensor,
+    *,
+    threshold: float = 1.0,
+    decay: float = 0.5,
+    reset: Reset = "hard",
+    detach_reset: bool = False,
+    surrogate: SurrogateLike = _DSPIKE,
+    v_init: Tensor | None = None,
+    return_state: bool = False,
+    pack: bool = False,
+    backend: str | None = None,
+) -> Any:
+    """Leaky integrate-and-fire over all T steps: ``v = decay * v + x[t]``, spike, reset.
+
+    Args:
+        x: input currents ``[T, ...]``, any strides (a T-stride of 0 too); float32, float64,
+            bfloat16 or float16.
+    Returns:
+        spikes like ``x``, or a tuple with the state ``[...]`` and the bits
+        ``[T, ..., ceil(last / 32)]`` (int32) where asked for.
+    Memory: backward holds ``x`` by reference and recomputes the membrane; nothing else is saved.
+    Forward and backward touch 5 values per neuron-step (10 bytes in bfloat16), plus the bits.
+    """
+    check_time_first(x, "x")
+    check_state(v_init, x)
+    spec = LIFSpec(threshold, decay, reset, detach_reset, surrogate)
+    s, v, bits = _lif.lif(x, spec, v_init, pack, backend)
+    return _results(s, v if return_state else None, bits if pack else None)
+
+
+def bn_lif(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    *,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    residual: Tensor | None = None,
+    return_sum: bool = False,
+    channel_dim: int = 2,
+    pack: bool = False,
+    threshold: float = 1.0,
+    decay: float = 0.5,
+    reset: Reset = "hard",
+    detach_reset: bool = False,
+    surrogate: SurrogateLike = _DSPIKE,
+    v_init: Tensor | None = None,
+    return_state: bool = False,
+    backend: str | None = None,
+) -> Any:
+    """Batch normalisation over all but ``channel_dim``, plus ``residual``, into a LIF.
+
+    Args:
+        x: ``[T, ...]`` with C values along ``channel_dim``.
+        weight, bias, running_mean, running_var: ``[C]`` or None, as in ``F.batch_norm``; in
+            training the running statistics are updated in place.
+        residual: added after the normalisation; shape and dtype of ``x``.
+        return_sum: also return what the LIF integrates, in the dtype of ``x`` (and rounded to it
+            before the LIF, as it is whenever there is a residual).
+    Memory: training holds ``x``, the sum where there is a residual, and 2 values per channel.
+    """
+    check_time_first(x, "x", min_dim=2)
+    check_state(v_init, x)
+    channel_dim = _bn_lif.check(x, weight, bias, running_mean, running_var, training,
+                                residual, channel_dim)
+    spec = LIFSpec(threshold, decay, reset, detach_reset, surrogate)
+    s, total, v, bits = _bn_lif.bn_lif(
+        x, weight, bias, running_mean, running_var, training=training, momentum=momentum, eps=eps,
+        residual=residual, keep_sum=return_sum, channel_dim=channel_dim, pack=pack, spec=spec,
+        v_init=v_init, backend=backend,
+    )
+    return _results(
+        s, total if return_sum else None, v if return_state else None, bits if pack else None
+    )
+
+
+def token_mix(s: Tensor, weight: Tensor, *, backend: str | None = None) -> Tensor:
+    """Spiking token mixing: head ``h`` applies its own ``weight[h]`` over the tokens.
+
+    ``y[t,b,c,:] = weight[h] @ s[t,b,c,:]`` for the C/H channels c of head h (STMixer's STM; no
+    bias, no scale).
+
+    Args:
+        s: ``[T, B, C, N]``, spikes (any real values are computed correctly).
+        weight: ``[H, N, N]`` (output token, input token); H divides C.
+    Returns:
+        currents ``[T, B, C, N]``.
+    Memory: training holds the bits of ``s`` along N if it is binary spikes, see ``op.py``.
+    """
+    _token_mix.check(s, weight)
+    return _token_mix.token_mix(s, weight, backend)
+
+
+def token_mix_lif(
+    s: Tensor,
+    weight: Tensor,
+    *,
+    pack: bool = False,
+    threshold: float = 1.0,
+    decay: float = 0.5,
+    reset: Reset = "hard",
+    detach_reset: bool = False,
+    surrogate: SurrogateLike = _DSPIKE,
+    v_init: Tensor | None = None,
+    return_state: bool = False,
+    backend: str | None = None,
+) -> Any:
+    """:func:`token_mix` with the LIF as its epilogue: the currents never reach memory in forward.
+
+    Arguments and shapes as for :func:`token_mix` and :func:`lif`.
+    """
+    _token_mix.check(s, weight)
+    check_state(v_init, s)
+    spec = LIFSpec(threshold, decay, reset, detach_reset, surrogate)
+    out, v, bits = _token_mix.token_mix_lif(s, weight, spec, v_init, pack, backend)
+    return _results(out, v if return_state else None, bits if pack else None)
+
+
+def spike_linear(
+    s: Tensor, weight: Tensor, bits: Tensor | None = None, *, backend: str | None = None
+) -> Tensor:
+    """``F.linear`` of spikes: ``s [..., C]``, ``weight [O, C]`` to ``[..., O]``.
+
+    Args:
+        s: spikes, 0 or 1: training keeps only one bit of each.
+        bits: ``pack_spikes(s)`` if the producer made them already (``pack=True``).
+    Memory: training holds ``weight`` and 1/8 byte per spike (``[..., ceil(C / 32)]`` int32).
+    """
+    _spike_linear.check(s, weight, bits)
+    return _spike_linear.spike_linear(s, weight, bits, backend)
+
+
+def spike_conv2d(
+    s: Tensor,
+    weight: Tensor,
+    stride: int = 1,
+    padding: int = 0,
+    bits: Tensor | None = None,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """``F.conv2d`` of spikes ``s [..., C, H, W]`` with ``weight [O, C, K, K]``, no bias.
+
+    ``bits`` is ``pack_spikes(s)``. Memory as for :func:`spike_linear`.
+    """
+    _spike_linear.check_conv(s, weight, stride, padding, bits)
+    return _spike_linear.spike_conv2d(s, weight, stride, padding, bits, backend)
+
+
+def conv_lif(
+    s: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: int = 0,
+    *,
+    residual: Tensor | None = None,
+    return_sum: bool = False,
+    **lif_options: Any,
+) -> Any:
+    """Inference: convolution of spikes with folded BN, plus ``residual``, into a LIF.
+
+    Args:
+        s: ``[T, B, C, H, W]``; ``weight [O, C, K, K]`` and ``bias [O]`` with BN folded in.
+        residual: added before the LIF, shape of the output.
+        lif_options: keywords of :func:`lif`.
+    """
+    y = spike_conv2d(s, weight, stride, padding, backend=lif_options.get("backend"))
+    if bias is not None:
+        y = y + bias[:, None, None]
+    if residual is not None:
+        y = y + residual
+    out = lif(y, **lif_options)
+    if not return_sum:
+        return out
+    return (out[0], y, *out[1:]) if isinstance(out, tuple) else (out, y)
+
+
+def pack_spikes(s: Tensor, dim: int = -1, *, backend: str | None = None) -> Tensor:
+    """Spikes as little-endian int32 words along ``dim``.
+
+    Bit ``i`` of word ``w`` is ``s[32 w + i] > 0`` (so NaN is no spike); a row of L spikes takes
+    ``ceil(L / 32)`` words, the last one padded with zeros.
+    """
+    dim = _pack.check(s, dim, "s")
+    return _pack.pack_spikes(s, dim, backend)
+
+
+def unpack_spikes(
+    bits: Tensor,
+    length: int,
+    dim: int = -1,
+    *,
+    dtype: torch.dtype = torch.float32,
+    backend: str | None = None,
+) -> Tensor:
+    """The inverse of :func:`pack_spikes`: rows of ``length`` spikes in ``dtype`` along ``dim``."""
+    dim = _pack.check_bits(bits, length, dim)
+    return _pack.unpack_spikes(bits, length, dim, dtype, backend)

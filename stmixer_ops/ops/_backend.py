@@ -1,0 +1,76 @@
+"""Which backend runs an op: argument, then context manager, then environment, then automatic."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from types import TracebackType
+
+import torch
+
+BACKENDS = ("cuda", "triton", "cpu", "reference")
+ENVIRONMENT = "STMIXER_BACKEND"
+NOT_BUILT = "this version has no {} kernels yet"
+
+_log = logging.getLogger("stmixer_ops")
+_forced: str | None = None
+_reported: set[tuple[str, str]] = set()
+
+
+def _known(name: str, origin: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"{origin} must be one of {', '.join(BACKENDS)}, got {name!r}")
+    return name
+
+
+class use_backend:
+    """Context manager: run every op inside on ``name`` ("cpu", "reference", ...).
+
+    Process-wide while it is open. An op that ``name`` cannot run raises with the reason.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = _known(name, "backend")
+        self._outer: list[str | None] = []
+
+    def __enter__(self) -> use_backend:
+        global _forced
+        self._outer.append(_forced)
+        _forced = self._name
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        global _forced
+        _forced = self._outer.pop()
+
+
+def choose(op: str, requested: str | None, obstacles: Mapping[str, str | None]) -> str:
+    """The backend for one call of ``op``.
+
+    ``obstacles`` maps each backend the op has, in order of preference, to the reason it cannot run
+    this call, or to None if it can.
+    """
+    wanted, origin = requested, "backend"
+    if wanted is None:
+        wanted, origin = _forced, "use_backend"
+    # Graphs traced by Dynamo must not depend on the environment, nor write logs.
+    if wanted is None and not torch.compiler.is_compiling():
+        wanted, origin = os.environ.get(ENVIRONMENT) or None, ENVIRONMENT
+    if wanted is not None:
+        reason = obstacles.get(_known(wanted, origin), NOT_BUILT.format(wanted))
+        if reason is not None:
+            raise RuntimeError(f"{op}: {origin}={wanted!r} cannot run this call: {reason}")
+        return wanted
+    for name, reason in obstacles.items():
+        if reason is None:
+            return name
+        if not torch.compiler.is_compiling() and (op, reason) not in _reported:
+            _reported.add((op, reason))
+            _log.info("%s: not on %s: %s", op, name, reason)
+    raise RuntimeError(f"{op}: no backend can run this call: {dict(obstacles)}")

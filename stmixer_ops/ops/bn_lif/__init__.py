@@ -1,0 +1,1 @@
+"""Batch normalisation, residual sum and LIF in one pass."""

@@ -1,0 +1,1 @@
+"""Spikes as bits and back."""

@@ -1,0 +1,1 @@
+"""Linear maps of spikes that save bits for backward."""

@@ -1,0 +1,1 @@
+"""Spiking token mixing, alone and with a LIF as its epilogue."""

@@ -1,0 +1,22 @@
+"""Spiking token mixing (STM) in plain PyTorch."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..lif import reference as lif_reference
+from ..lif.spec import LIFSpec
+
+
+def token_mix(s: Tensor, weight: Tensor) -> Tensor:
+    """``y[t,b,c,m] = sum_n weight[h,m,n] s[t,b,c,n]``, h the head that channel c belongs to."""
+    heads = weight.shape[0]
+    mixed = s.unflatten(2, (heads, s.shape[2] // heads)) @ weight.transpose(-1, -2)
+    return mixed.flatten(2, 3)
+
+
+def token_mix_lif(
+    s: Tensor, weight: Tensor, spec: LIFSpec, v_init: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Spikes and last membrane of a LIF fed by :func:`token_mix`."""
+    return lif_reference.lif(token_mix(s, weight), spec, v_init)
