@@ -1,0 +1,115 @@
+"""STMixer (NeurIPS 2024)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..nn.block import STMBlock, to_tokens
+from ..nn.embed import IPSPS, SPS
+from ..nn.layers import channels_first, has_hooks
+from ..nn.sml import SurrogateModule, surrogate_depths
+from .base import SpikingClassifier, make_head
+
+
+class STMixer(SpikingClassifier):
+    """Spiking token mixer: patch splitting, ``depth`` blocks, mean over tokens and T, readout.
+
+    Args:
+        img_size: height = width of the input, or both.
+        in_channels: channels of the input (``in_chans`` is taken too).
+        num_classes: classes; 0 leaves the readout out.
+        embed_dim: channels D of the stream, a multiple of 8.
+        depth: number of :class:`~stmixer_ops.STMBlock`.
+        num_heads: heads of each token mixer; must divide ``embed_dim``.
+        mlp_ratio: hidden channels of each MLP per channel.
+        downsample: log2 of the patch size: 2 for 32x32, 4 for 224x224 and 128x128 events.
+        T: steps that an image is repeated for.
+        reset: reset of all neurons, ``"hard"`` or ``"soft"``.
+        sml: also build the surrogate modules (``surrogates``), for ``return_aux=True``.
+        batch_first: sequences come as ``[B, T, ...]``.
+        patch_embed: ``"ipsps"``, or ``"sps"`` for the ablation.
+        mixer: ``"stm"``, or ``"ssa"`` for the ablation.
+        lif: further keywords of :class:`~stmixer_ops.LIF` for all neurons.
+    Input: images ``[B, C, H, W]`` or sequences ``[T, B, C, H, W]``, floating point.
+    Output: logits ``[B, num_classes]``; with ``return_aux=True`` a pair of them and the list of
+        the surrogate modules' logits (empty without ``sml``).
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 32,
+        in_channels: int = 3,
+        num_classes: int = 10,
+        embed_dim: int = 384,
+        depth: int = 4,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+        downsample: int = 2,
+        T: int = 1,
+        reset: str = "hard",
+        sml: bool = False,
+        batch_first: bool = False,
+        *,
+        in_chans: int | None = None,
+        patch_embed: str = "ipsps",
+        mixer: str = "stm",
+        **lif: Any,
+    ) -> None:
+        embeddings = {"ipsps": IPSPS, "sps": SPS}
+        if patch_embed not in embeddings:
+            raise ValueError(f"patch_embed must be 'ipsps' or 'sps', got {patch_embed!r}")
+        in_channels = in_channels if in_chans is None else in_chans
+        super().__init__(
+            img_size, in_channels, num_classes, embed_dim, depth, num_heads, downsample, T,
+            batch_first,
+        )  # fmt: skip
+        lif["reset"] = self.reset_mode = reset
+        self.mlp_ratio = mlp_ratio
+        self.patch_embed = embeddings[patch_embed](in_channels, embed_dim, downsample, **lif)
+        self.blocks = nn.ModuleList(
+            STMBlock(embed_dim, self.num_tokens, num_heads, mlp_ratio, mixer=mixer, **lif)
+            for _ in range(depth)
+        )
+        self.surrogates = nn.ModuleList(
+            SurrogateModule(embed_dim, self.num_tokens, num_heads, encoders, num_classes)
+            for encoders in (surrogate_depths(depth) if sml else [])
+        )
+
+    def forward(
+        self, x: Tensor, return_aux: bool = False
+    ) -> Tensor | tuple[Tensor, list[Tensor]]:
+        features, aux = self._features(x, return_aux)
+        logits = self.forward_head(features)
+        return (logits, aux) if return_aux else logits
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self._features(x, False)[0]
+
+    def _features(self, x: Tensor, with_aux: bool) -> tuple[Tensor, list[Tensor]]:
+        stream = self.patch_embed(self.sequence(x)).flatten(3)
+        aux = []
+        spikes = None
+        for i, block in enumerate(self.blocks):
+            if with_aux and i % 2 == 0 and i // 2 < len(self.surrogates):
+                aux.append(self.surrogates[i // 2](stream))
+            if type(block) is not STMBlock or has_hooks(block):
+                stream, spikes = block(stream), None
+                continue
+            following = self.blocks[i + 1] if i + 1 < len(self.blocks) else None
+            # A replaced or hooked block must see its input as anyone's module would.
+            fuse = type(following) is STMBlock and not has_hooks(following)
+            y, spikes = block.run(
+                to_tokens(stream, block.dim, block.num_tokens),
+                spikes,
+                following.token_mixer.lif1 if fuse else None,
+            )
+            stream = channels_first(y)
+        return stream, aux
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        super().reset_classifier(num_classes, global_pool)
+        for surrogate in self.surrogates:
+            old = next(surrogate.parameters())
+            surrogate.head = make_head(self.embed_dim, num_classes).to(old.device, old.dtype)

@@ -1,0 +1,136 @@
+"""Spiking self-attention, of Spikformer and of STMixer's ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .layers import (
+    CountedLinear,
+    Spikes,
+    SpikeLinear,
+    batch_norm,
+    bn_then_lif,
+    channels_first,
+    channels_last,
+    fire,
+)
+from .lif import LIF, autocast_input
+from .synapse import Synapse
+
+
+class SSA(nn.Module):
+    """Spiking self-attention: ``LIF((q k^T * scale) v)``, then a linear map and BN.
+
+    q, k and v are each linear, BN, LIF of the input. There is no softmax; q, k and v are spikes.
+
+    Args:
+        dim: channels C.
+        num_heads: must divide ``dim``.
+        stage: ``"block"``, Spikformer's: a stream of small integers comes in and a LIF ends it.
+            ``"mixer"``, where it stands in STM's place in STMixer's token mixer: spikes come in
+            and currents leave, because a LIF of the token mixer follows.
+        scale: factor on the scores.
+        qkv_bias, proj_bias: biases of the linear maps (redundant before BN, but Spikformer's).
+        attn_threshold: threshold of the LIF after the product; by default that of the others.
+        lif: keywords of :class:`LIF`.
+    Shape: ``[T, B, C, N]`` or ``[T, B, C, H, W]`` to the same.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        stage: str = "block",
+        scale: float = 0.125,
+        qkv_bias: bool = False,
+        proj_bias: bool = False,
+        attn_threshold: float | None = None,
+        **lif: Any,
+    ) -> None:
+        super().__init__()
+        if stage not in ("block", "mixer"):
+            raise ValueError(f"stage must be 'block' or 'mixer', got {stage!r}")
+        if dim < 1 or num_heads < 1 or dim % num_heads:
+            raise ValueError(f"num_heads must divide the {dim} channels, got {num_heads}")
+        self.dim = dim
+        self.num_heads = num_heads
+        self.stage = stage
+        self.scale = scale
+        # In a block the input is a sum of spikes, not binary: it has no one-bit form.
+        linear = CountedLinear if stage == "block" else SpikeLinear
+        for name in ("q", "k", "v"):
+            self.add_module(name, linear(dim, dim, bias=qkv_bias))
+            self.add_module(f"{name}_bn", nn.BatchNorm1d(dim))
+            self.add_module(f"{name}_lif", LIF(**lif))
+        attn = dict(lif) if attn_threshold is None else {**lif, "threshold": attn_threshold}
+        self.attn_lif = LIF(**attn)
+        self.proj = SpikeLinear(dim, dim, bias=proj_bias)
+        self.proj_bn = nn.BatchNorm1d(dim)
+        if stage == "block":
+            self.proj_lif = LIF(**lif)
+
+    def currents(self, spikes: Spikes) -> Tensor:
+        """What ``proj_bn`` normalises, ``[T, B, N, C]``, from the input with channels innermost."""
+        q, k, v = (self._heads(name, spikes) for name in ("q", "k", "v"))
+        # Integers, so the order does not matter: k^T v first costs N d^2, not N^2 d.
+        y = (q @ (k.transpose(-1, -2) @ v)) * self.scale
+        s, bits = fire(self.attn_lif, y.transpose(2, 3).flatten(3), pack=torch.is_grad_enabled())
+        return self.proj(s, bits)
+
+    def _heads(self, name: str, spikes: Spikes) -> Tensor:
+        """Spikes of q, k or v: ``[T, B, heads, N, C / heads]``."""
+        linear, bn, lif = (getattr(self, name + part) for part in ("", "_bn", "_lif"))
+        y = linear(*spikes) if self.stage == "mixer" else linear(spikes[0])
+        s, _, _ = bn_then_lif(bn, lif, y)
+        return s.unflatten(-1, (self.num_heads, -1)).transpose(2, 3)
+
+    def run(self, x: Tensor) -> Tensor:
+        """:meth:`forward` with channels innermost: ``[T, B, N, C]`` to the same."""
+        y = self.currents((x, None))
+        if self.stage == "mixer":
+            return batch_norm(self.proj_bn, y)
+        return bn_then_lif(self.proj_bn, self.proj_lif, y)[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() not in (4, 5) or x.shape[2] != self.dim:
+            raise ValueError(
+                f"x must be [T, B, {self.dim}, N] or [T, B, {self.dim}, H, W], "
+                f"got shape {tuple(x.shape)}"
+            )
+        y = self.run(channels_last(autocast_input(x).flatten(3)).contiguous())
+        return channels_first(y).unflatten(3, x.shape[3:])
+
+    def input_synapses(self, source: LIF) -> Iterator[Synapse]:
+        """The projections of ``source``, whose spikes are (part of) the input."""
+        for name in ("q", "k", "v"):
+            yield Synapse(source, getattr(self, name))
+
+    def synapses(self) -> Iterator[Synapse]:
+        yield Synapse(self.k_lif, _Scores(), (self.q_lif,))
+        yield Synapse(self.v_lif, _Values())
+        yield Synapse(self.attn_lif, self.proj)
+
+
+class _Values:
+    """``scores @ v``: each spike of v adds one column of N scores."""
+
+    def operations(self, v: Tensor) -> int:
+        return int(v.sum()) * v.shape[3]
+
+    def dense_macs(self, shape: torch.Size) -> int:
+        return shape.numel() * shape[3]
+
+
+class _Scores:
+    """``q k^T``: one addition per pair of a q and a k spike in the same channel."""
+
+    def dense_macs(self, shape: torch.Size) -> int:
+        return shape.numel() * shape[3]
+
+    def operations(self, k: Tensor, q: Tensor) -> int:
+        return int((q.sum(3, dtype=torch.int64) * k.sum(3, dtype=torch.int64)).sum())

@@ -1,0 +1,219 @@
+"""From images to the stream of tokens: STMixer's and Spikformer's patch splitting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .layers import (
+    SpikeConv2d,
+    batch_norm,
+    bn_then_lif,
+    channels_first,
+    channels_last,
+    kaiming_fan_out_,
+)
+from .lif import LIF, autocast_input
+from .synapse import Projection, Synapse
+
+
+class InputConv2d(nn.Conv2d):
+    """``nn.Conv2d`` (no bias) of real-valued ``[T, B, C, H, W]``.
+
+    An image repeated by ``expand`` (T-stride 0) is convolved once.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+
+    def reset_parameters(self) -> None:
+        kaiming_fan_out_(self.weight, self.out_channels * self.weight.shape[2:].numel())
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = x.shape[0]
+        static = steps > 1 and x.stride(0) == 0
+        y = super().forward((x[:1] if static else x).flatten(0, 1))
+        y = y.unflatten(0, (-1, x.shape[1]))
+        return y.expand(steps, *y.shape[1:]) if static else y
+
+
+class ConvBNLIF(nn.Module):
+    """Convolution, BN and, unless ``lif`` is None, neurons: ``[T, B, C, H, W]`` time-first.
+
+    Attributes: ``conv``, ``bn``, ``lif``.
+    """
+
+    def __init__(self, conv: InputConv2d | SpikeConv2d, lif: LIF | None) -> None:
+        super().__init__()
+        self.conv = conv
+        self.bn = nn.BatchNorm2d(conv.out_channels)
+        self.lif = lif
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = channels_last(self.conv(x))
+        if y.stride(-1) != 1 and y.stride(0) != 0:
+            y = y.contiguous()
+        if self.lif is None:
+            return channels_first(batch_norm(self.bn, y))
+        return channels_first(bn_then_lif(self.bn, self.lif, y)[0])
+
+
+def _check_images(x: Tensor, in_channels: int, divisor: int) -> Tensor:
+    """``x`` as ``[T, B, C, H, W]`` with the channels innermost; clear errors otherwise."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"x must be a floating-point tensor, got {got}")
+    if x.dim() != 5 or x.shape[2] != in_channels or 0 in x.shape:
+        raise ValueError(f"x must be [T, B, {in_channels}, H, W], got shape {tuple(x.shape)}")
+    if x.shape[3] % divisor or x.shape[4] % divisor:
+        raise ValueError(
+            f"height and width of x must be multiples of {divisor}, got {tuple(x.shape[3:])}"
+        )
+    x = autocast_input(x)
+    if x.shape[0] > 1 and x.stride(0) == 0:
+        image = x[0].contiguous(memory_format=torch.channels_last)
+        return image.expand(x.shape[0], *image.shape)
+    return channels_first(channels_last(x).contiguous())
+
+
+def _widths(embed_dim: int) -> list[int]:
+    if embed_dim < 8 or embed_dim % 8:
+        raise ValueError(f"embed_dim must be a multiple of 8, got {embed_dim}")
+    return [embed_dim // 8, embed_dim // 4, embed_dim // 2, embed_dim]
+
+
+class IPSPS(nn.Module):
+    """Information-protect spiking patch splitting (STMixer).
+
+    ``main``: five 3x3 convolutions with BN, LIF after the first four. ``protect``: one convolution
+    of the input with BN and no LIF, kernel = stride = 2^downsample, so that the stream gets some
+    of the image unspiked. Their outputs are concatenated, protect first. No pooling.
+
+    Args:
+        in_channels: channels of the input.
+        embed_dim: channels D of the stream, a multiple of 8 (D/8 of them protected).
+        downsample: 2 (strides 1,1,1,2,2) or 4 (1,2,2,2,2).
+        lif: keywords of :class:`LIF`.
+    Shape: real-valued ``[T, B, in_channels, H, W]`` to the stream
+        ``[T, B, D, H / 2^downsample, W / 2^downsample]``.
+    """
+
+    def __init__(
+        self, in_channels: int, embed_dim: int, downsample: int = 2, **lif: Any
+    ) -> None:
+        super().__init__()
+        if not isinstance(downsample, int) or not 0 <= downsample <= 4:
+            raise ValueError(f"downsample must be an integer from 0 to 4, got {downsample!r}")
+        widths = _widths(embed_dim)
+        self.in_channels = in_channels
+        self.embed_dim = embed_dim
+        self.downsample = downsample
+        widths = [*widths, embed_dim - widths[0]]
+        strides = [1] * (5 - downsample) + [2] * downsample
+        self.main = nn.ModuleList(
+            ConvBNLIF(
+                (SpikeConv2d if i else InputConv2d)(source, width, 3, stride, 1),
+                LIF(**lif) if i < 4 else None,
+            )
+            for i, (source, width, stride) in enumerate(
+                zip([in_channels, *widths], widths, strides)
+            )
+        )
+        patch = 2**downsample
+        self.protect = ConvBNLIF(InputConv2d(in_channels, embed_dim // 8, patch, patch, 0), None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = y = _check_images(x, self.in_channels, 2**self.downsample)
+        for stage in self.main:
+            y = stage(y)
+        return channels_first(
+            torch.cat([channels_last(self.protect(x)), channels_last(y)], dim=-1)
+        )
+
+    def real_valued(self) -> Iterator[nn.Module]:
+        """The layers whose input is not spikes (multiply-accumulates)."""
+        yield self.main[0].conv
+        yield self.protect.conv
+
+    def synapses(self) -> Iterator[Synapse]:
+        for before, after in zip(self.main[:-1], self.main[1:]):
+            yield Synapse(before.lif, after.conv)
+
+
+class SPS(nn.Module):
+    """Spiking patch splitting (Spikformer): convolutions with LIF, max-pooled after the LIF.
+
+    ``main``: four 3x3 convolutions (D/8, D/4, D/2, D), each with BN and LIF; the last
+    ``downsample`` of them followed by a 3x3 max-pool of stride 2. ``position``: one more 3x3
+    convolution with BN and LIF, added to its input.
+
+    Args:
+        in_channels: channels of the input.
+        embed_dim: channels D, a multiple of 8.
+        downsample: number of pools, 0 to 4.
+        lif: keywords of :class:`LIF`.
+    Shape: real-valued ``[T, B, in_channels, H, W]`` to integers
+        ``[T, B, D, H / 2^downsample, W / 2^downsample]``.
+    """
+
+    def __init__(
+        self, in_channels: int, embed_dim: int, downsample: int = 2, **lif: Any
+    ) -> None:
+        super().__init__()
+        if not isinstance(downsample, int) or not 0 <= downsample <= 4:
+            raise ValueError(f"downsample must be an integer from 0 to 4, got {downsample!r}")
+        widths = _widths(embed_dim)
+        self.in_channels = in_channels
+        self.embed_dim = embed_dim
+        self.downsample = downsample
+        self.main = nn.ModuleList(
+            ConvBNLIF((SpikeConv2d if i else InputConv2d)(source, width, 3, 1, 1), LIF(**lif))
+            for i, (source, width) in enumerate(zip([in_channels, *widths], widths))
+        )
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.position = ConvBNLIF(SpikeConv2d(embed_dim, embed_dim, 3, 1, 1), LIF(**lif))
+
+    def _pooled(self, stage: int, spikes: Tensor) -> Tensor:
+        """What the layer after ``main[stage]`` sees of its spikes."""
+        if stage < len(self.main) - self.downsample:
+            return spikes
+        return self.pool(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = _check_images(x, self.in_channels, 2**self.downsample)
+        for i, stage in enumerate(self.main):
+            y = self._pooled(i, stage(y))
+        return y + self.position(y)
+
+    def real_valued(self) -> Iterator[nn.Module]:
+        """The layers whose input is not spikes (multiply-accumulates)."""
+        yield self.main[0].conv
+
+    def synapses(self) -> Iterator[Synapse]:
+        readers = [*(stage.conv for stage in self.main[1:]), self.position.conv]
+        for i, (stage, reader) in enumerate(zip(self.main, readers)):
+            yield Synapse(stage.lif, _Pooled(self, i, reader))
+
+    def stream_synapses(self, reader: Projection) -> Iterator[Synapse]:
+        """Projections of the two populations that make up the output, for one ``reader`` of it."""
+        yield Synapse(self.main[-1].lif, _Pooled(self, len(self.main) - 1, reader))
+        yield Synapse(self.position.lif, reader)
+
+
+class _Pooled:
+    """A projection that reads the neurons of one stage through the max-pool."""
+
+    def __init__(self, sps: SPS, stage: int, reader: Projection) -> None:
+        self._pool = lambda spikes: sps._pooled(stage, spikes)
+        self._reader = reader
+
+    def operations(self, spikes: Tensor) -> int:
+        return self._reader.operations(self._pool(spikes.float()))
+
+    def dense_macs(self, shape: torch.Size) -> int:
+        return self._reader.dense_macs(self._pool(torch.empty(shape, device="meta")).shape)

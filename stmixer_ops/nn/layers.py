@@ -1,0 +1,254 @@
+"""Synapses as modules, and batch normalisation fused into the neurons that read it.
+
+Inside the library activations have channels innermost: ``[T, B, N, C]`` for tokens and
+``[T, B, H, W, C]`` for images. A 1x1 convolution is then one matrix product, and spikes packed
+along C serve it directly. Public modules take and give the logical ``[T, B, C, ...]``, as a view.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .. import functional as F
+from .lif import LIF, autocast_input
+
+Spikes = tuple[Tensor, Tensor | None]
+"""Spikes with channels innermost, and their bits along the channels where they were packed."""
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """``[T, B, C, ...]`` to ``[T, B, ..., C]`` (a view)."""
+    return x.movedim(2, -1)
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """``[T, B, ..., C]`` to ``[T, B, C, ...]`` (a view)."""
+    return x.movedim(-1, 2)
+
+
+def kaiming_fan_out_(weight: Tensor, fan_out: int) -> Tensor:
+    """Kaiming-normal initialisation for ``fan_out``, in place."""
+    return nn.init.normal_(weight, std=math.sqrt(2 / fan_out))
+
+
+class CountedLinear(nn.Linear):
+    """``nn.Linear`` whose input is a sum of spikes (small integers): ``[..., C]``."""
+
+    def reset_parameters(self) -> None:
+        kaiming_fan_out_(self.weight, self.out_features)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def operations(self, spikes: Tensor) -> int:
+        """Synaptic operations that ``spikes [T, B, C, N]`` cause here."""
+        return int(spikes.sum()) * self.out_features
+
+    def dense_macs(self, shape: torch.Size) -> int:
+        """Multiply-accumulates for an input of that ``shape [T, B, C, N]``."""
+        return shape.numel() * self.out_features
+
+
+class SpikeLinear(CountedLinear):
+    """``nn.Linear`` of spikes ``[..., C]``, 0 or 1: in training it keeps one bit of each."""
+
+    def forward(self, s: Tensor, bits: Tensor | None = None) -> Tensor:
+        s = autocast_input(s)
+        y = F.spike_linear(s, autocast_input(self.weight), bits)
+        return y if self.bias is None else y + autocast_input(self.bias)
+
+
+class SpikeConv2d(nn.Conv2d):
+    """``nn.Conv2d`` (no bias) of spikes ``[T, B, C, H, W]``."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+
+    def reset_parameters(self) -> None:
+        kaiming_fan_out_(self.weight, self.out_channels * math.prod(self.kernel_size))
+
+    def forward(self, s: Tensor) -> Tensor:
+        s = autocast_input(s)
+        return F.spike_conv2d(
+            s, autocast_input(self.weight), stride=self.stride[0], padding=int(self.padding[0])
+        )
+
+    def operations(self, spikes: Tensor) -> int:
+        """Synaptic operations that ``spikes [T, B, C, H, W]`` cause here, borders considered."""
+        per_pixel = spikes.sum((0, 1, 2), dtype=torch.int64).cpu()
+        rows, columns = (
+            _windows(size, self.kernel_size[0], self.stride[0], int(self.padding[0]))
+            for size in per_pixel.shape
+        )
+        return int((per_pixel * rows[:, None] * columns).sum()) * self.out_channels
+
+    def dense_macs(self, shape: torch.Size) -> int:
+        """Multiply-accumulates for an input of that ``shape``, padding counted as is usual."""
+        kernel, stride, padding = self.kernel_size, self.stride, self.padding
+        pixels = math.prod(
+            (size + 2 * int(padding[i]) - kernel[i]) // stride[i] + 1
+            for i, size in enumerate(shape[3:])
+        )
+        return shape[:2].numel() * pixels * self.weight.numel()
+
+
+def _windows(size: int, kernel: int, stride: int, padding: int) -> Tensor:
+    """For each of ``size`` positions along an axis, how many kernel windows cover it."""
+    outputs = (size + 2 * padding - kernel) // stride + 1
+    taps = torch.arange(outputs)[:, None] * stride + torch.arange(kernel) - padding
+    taps = taps[(taps >= 0) & (taps < size)]
+    return torch.bincount(taps, minlength=size)
+
+
+class STM(nn.Module):
+    """Spiking token mixing: one learnt matrix over the tokens per head (STMixer).
+
+    Shape: spikes ``[T, B, C, N]`` to currents ``[T, B, C, N]``, N = ``num_tokens``.
+
+    Attributes:
+        weight: ``[num_heads, N, N]`` (output token, input token); head h mixes the h-th group of
+            C / num_heads channels. No bias, no scale.
+    """
+
+    def __init__(self, num_tokens: int, num_heads: int) -> None:
+        super().__init__()
+        for name, value in (("num_tokens", num_tokens), ("num_heads", num_heads)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.num_tokens = num_tokens
+        self.num_heads = num_heads
+        self.weight = nn.Parameter(torch.empty(num_heads, num_tokens, num_tokens))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Kaiming-normal with fan-out N, the number of tokens a spike reaches in its head."""
+        kaiming_fan_out_(self.weight, self.num_tokens)
+
+    def forward(self, s: Tensor) -> Tensor:
+        s = autocast_input(s)
+        return F.token_mix(s, autocast_input(self.weight))
+
+    def operations(self, spikes: Tensor) -> int:
+        """Synaptic operations that ``spikes [T, B, C, N]`` cause here."""
+        return int(spikes.sum()) * self.num_tokens
+
+    def dense_macs(self, shape: torch.Size) -> int:
+        """Multiply-accumulates for an input of that ``shape [T, B, C, N]``."""
+        return shape.numel() * self.num_tokens
+
+    def extra_repr(self) -> str:
+        return f"num_tokens={self.num_tokens}, num_heads={self.num_heads}"
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether calling ``module`` does more than its ``forward``, so that it must be called."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+def _plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+    # Subclasses (SyncBatchNorm, users' own) and hooked children mean what their call means.
+    return type(module) in kinds and not has_hooks(module)
+
+
+def batch_norm(bn: nn.Module, y: Tensor) -> Tensor:
+    """``bn`` over ``y [T, B, ..., C]``, same shape, by calling the module."""
+    if y.dim() == 4 and _plain(bn, nn.BatchNorm1d):
+        return bn(y.flatten(0, 2)).view(y.shape)
+    z = bn(y.flatten(0, 1).movedim(-1, 1))
+    return z.movedim(1, -1).unflatten(0, y.shape[:2])
+
+
+def fire(lif: nn.Module, x: Tensor, *, pack: bool = False) -> Spikes:
+    """Spikes of ``lif`` for currents ``x [T, B, ..., C]``."""
+    if not (pack and _plain(lif, LIF) and lif.input_scale == 1):
+        return channels_last(lif(channels_first(x))), None
+    s, bits = F.lif(x, pack=True, **lif.options())
+    lif.observe(channels_first(s))
+    return s, bits
+
+
+def bn_then_lif(
+    bn: nn.Module,
+    lif: nn.Module,
+    y: Tensor,
+    *,
+    residual: Tensor | None = None,
+    pack: bool = False,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Batch normalisation of ``y [T, B, ..., C]``, plus ``residual``, into neurons.
+
+    One fused op where ``bn`` is PyTorch's own and ``lif`` is :class:`LIF`; where either is
+    something else or carries hooks, the modules are called one after the other.
+
+    Returns:
+        spikes, the sum (None without ``residual``), and the bits along C (None unless packed).
+    """
+    scale = getattr(lif, "input_scale", 1.0)
+    fused = _plain(bn, nn.BatchNorm1d, nn.BatchNorm2d) and _plain(lif, LIF)
+    if not fused or (scale != 1 and (residual is not None or not bn.affine)):
+        total = batch_norm(bn, y)
+        if residual is not None:
+            total = residual + total.to(residual.dtype)
+        s, bits = fire(lif, total, pack=pack)
+        return s, None if residual is None else total, bits
+
+    weight, bias = bn.weight, bn.bias
+    if scale != 1:
+        weight, bias = weight * scale, bias * scale
+    out = F.bn_lif(
+        y,
+        weight,
+        bias,
+        *_running_stats(bn),
+        training=bn.training or bn.running_mean is None,
+        momentum=_momentum(bn),
+        eps=bn.eps,
+        residual=residual,
+        return_sum=residual is not None,
+        channel_dim=-1,
+        pack=pack,
+        **lif.options(),
+    )
+    if residual is None:
+        s, bits = out if pack else (out, None)
+        total = None
+    else:
+        s, total, bits = out if pack else (*out, None)
+    lif.observe(channels_first(s))
+    return s, total, bits
+
+
+def _running_stats(bn: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor | None, Tensor | None]:
+    if bn.training and not bn.track_running_stats:
+        return None, None
+    return bn.running_mean, bn.running_var
+
+
+def _momentum(bn: nn.modules.batchnorm._BatchNorm) -> float:
+    """The factor of this update (momentum=None: cumulative average), counting the batch."""
+    if bn.training and bn.track_running_stats and bn.num_batches_tracked is not None:
+        bn.num_batches_tracked.add_(1)
+        if bn.momentum is None:
+            return 1.0 / float(bn.num_batches_tracked)
+    return 0.0 if bn.momentum is None else bn.momentum
+
+
+def mix_then_lif(stm: nn.Module, lif: nn.Module, s: Tensor) -> Tensor:
+    """Token mixing of ``s [T, B, N, C]`` into neurons; the currents stay inside the op."""
+    if not (_plain(stm, STM) and _plain(lif, LIF)):
+        return channels_last(lif(stm(channels_first(s))))
+    weight = autocast_input(stm.weight)
+    if lif.input_scale != 1:
+        weight = weight * lif.input_scale
+    out = F.token_mix_lif(channels_first(s), weight, **lif.options())
+    lif.observe(out)
+    return channels_last(out)
