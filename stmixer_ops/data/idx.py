@@ -1,0 +1,86 @@
+"""The idx format of MNIST and Fashion-MNIST, plain or gzip-compressed."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .images import MemoryImages
+
+UINT8 = 0x08  # the only element type these data sets use
+
+
+def read_idx(path: str | Path, ndim: int) -> np.ndarray:
+    """The uint8 array with ``ndim`` dimensions in an idx file (``.gz`` or not).
+
+    Layout: two zero bytes, the element type, the number of dimensions, each size as a big-endian
+    32-bit number, then the elements.
+    """
+    path = Path(path)
+    raw = path.read_bytes()
+    if raw[:2] == b"\x1f\x8b":
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{path}: damaged or truncated gzip file ({error})") from error
+    magic = bytes([0, 0, UINT8, ndim])
+    if raw[:4] != magic:
+        raise ValueError(
+            f"{path}: expected the idx magic number {magic.hex()} "
+            f"(uint8, {ndim} dimensions), got {raw[:4].hex() or 'an empty file'}"
+        )
+    header = 4 + 4 * ndim
+    if len(raw) < header:
+        raise ValueError(f"{path}: truncated, expected a header of {header} bytes, got {len(raw)}")
+    shape = struct.unpack(f">{ndim}I", raw[4:header])
+    if len(raw) != header + prod(shape):
+        raise ValueError(
+            f"{path}: the header says {' x '.join(map(str, shape))} values, so {prod(shape)} bytes "
+            f"were expected after it, got {len(raw) - header}"
+        )
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+
+
+def load_idx_pair(images: Path, labels: Path, num_classes: int) -> MemoryImages:
+    """Images and labels that belong together, as uint8 ``[N, 1, H, W]``."""
+    pixels, targets = read_idx(images, 3), read_idx(labels, 1)
+    if len(pixels) != len(targets):
+        raise ValueError(
+            f"{labels}: expected {len(pixels)} labels, as many as images in {images.name}, "
+            f"got {len(targets)}"
+        )
+    if len(targets) == 0:
+        raise ValueError(f"{images}: holds no images")
+    if targets.max() >= num_classes:
+        raise ValueError(f"{labels}: expected labels below {num_classes}, got {int(targets.max())}")
+    return MemoryImages(
+        torch.from_numpy(pixels[:, None].copy()), torch.from_numpy(targets.astype(np.int64))
+    )
+
+
+def load_mnist_files(root: Path, num_classes: int) -> tuple[MemoryImages, MemoryImages]:
+    """Train and test set from the four files of (Fashion-)MNIST.
+
+    They are looked for in ``root``, ``root/raw`` and torchvision's ``root/<Name>/raw``.
+    """
+    folders = [root, root / "raw", *sorted(p / "raw" for p in root.iterdir() if p.is_dir())]
+    pairs = []
+    for prefix in ("train", "t10k"):
+        images = _find(folders, f"{prefix}-images-idx3-ubyte")
+        labels = _find([images.parent], f"{prefix}-labels-idx1-ubyte")
+        pairs.append(load_idx_pair(images, labels, num_classes))
+    return pairs[0], pairs[1]
+
+
+def _find(folders: list[Path], stem: str) -> Path:
+    for folder in folders:
+        for suffix in ("", ".gz"):
+            if (folder / (stem + suffix)).is_file():
+                return folder / (stem + suffix)
+    raise FileNotFoundError(f"expected {stem} or {stem}.gz in {folders[0]}, found neither")

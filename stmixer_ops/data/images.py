@@ -1,0 +1,169 @@
+"""Sets of labelled images: held as uint8 in memory, or read from files when asked for."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ._optional import require
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Fraction of the shorter side that the central crop of larger pictures keeps.
+CROP_FRACTION = 0.875
+
+
+class MemoryImages(Dataset):
+    """Images in memory: ``images`` uint8 ``[N, C, H, W]``, ``labels`` int64 ``[N]``.
+
+    Item i is ``(image uint8 [C, H, W], label)``.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise ValueError(
+                f"images must be uint8 [N, C, H, W], got {images.dtype} {list(images.shape)}"
+            )
+        if labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"labels must have shape [{len(images)}] like the images, got {list(labels.shape)}"
+            )
+        self.images = images
+        self.labels = labels.to(torch.int64)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], int(self.labels[index])
+
+    def pil(self, index: int) -> Image:
+        """Image ``index`` for PIL-based transforms."""
+        pil = require("PIL.Image", "train", "an image transform")
+        pixels = self.images[index].permute(1, 2, 0).numpy()
+        return pil.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+
+    def resized(self, size: int) -> MemoryImages:
+        """The same images at ``size`` x ``size`` (bilinear, antialiased, rounded to uint8)."""
+        if self.images.shape[2:] == (size, size):
+            return self
+        parts = [
+            F.interpolate(
+                part.float(), (size, size), mode="bilinear", antialias=True, align_corners=False
+            )
+            .round()
+            .clamp(0, 255)
+            .to(torch.uint8)
+            for part in self.images.split(4096)
+        ]
+        return MemoryImages(torch.cat(parts), self.labels)
+
+
+class FolderImages(Dataset):
+    """Image files, opened when asked for.
+
+    Item i is ``(image uint8 [C, img_size, img_size], label)``: the shorter side is scaled to
+    ``img_size / 0.875`` (bicubic) and the centre is cut out; pictures that are ``img_size``
+    square already are left as they are.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], labels: Sequence[int], img_size: int, in_channels: int = 3
+    ) -> None:
+        if len(paths) != len(labels):
+            raise ValueError(
+                f"expected as many labels as paths, got {len(labels)} and {len(paths)}"
+            )
+        if in_channels not in (1, 3):
+            raise ValueError(f"in_channels of image files must be 1 or 3, got {in_channels}")
+        self.paths = list(paths)
+        self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.img_size = img_size
+        self.in_channels = in_channels
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = fit(self.pil(index), self.img_size)
+        return to_tensor(image), int(self.labels[index])
+
+    def pil(self, index: int) -> Image:
+        """Image ``index`` at its own size, for PIL-based transforms."""
+        return open_image(self.paths[index], self.in_channels)
+
+    def in_memory(self) -> MemoryImages:
+        """All images, decoded."""
+        images = torch.empty(
+            len(self), self.in_channels, self.img_size, self.img_size, dtype=torch.uint8
+        )
+        for index in range(len(self)):
+            images[index] = self[index][0]
+        return MemoryImages(images, self.labels)
+
+
+ImageSet: TypeAlias = MemoryImages | FolderImages
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set: what to train on, what to test on, and what a checkpoint has to remember of it.
+
+    ``mean`` and ``std`` are per channel, of values scaled to [0, 1].
+    """
+
+    name: str
+    train: ImageSet
+    test: ImageSet
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    img_size: int
+
+    @property
+    def in_channels(self) -> int:
+        return len(self.mean)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+
+def open_image(path: Path, in_channels: int) -> Image:
+    """The picture in ``path``, in colour or (``in_channels=1``) in grey."""
+    pil = require("PIL.Image", "train", f"reading {path}")
+    content = io.BytesIO(path.read_bytes())  # one read instead of the many small ones of PIL
+    try:
+        with pil.open(content) as image:
+            return image.convert("RGB" if in_channels == 3 else "L")
+    except (OSError, ValueError, SyntaxError) as error:  # how PIL reports damaged files
+        raise ValueError(f"{path}: not a readable image ({error})") from error
+
+
+def fit(image: Image, size: int) -> Image:
+    """Scale the shorter side to ``size / CROP_FRACTION`` and cut out the central square."""
+    if image.size == (size, size):
+        return image
+    pil = require("PIL.Image", "train", "resizing images")
+    width, height = image.size
+    scale = size / CROP_FRACTION / min(width, height)
+    width, height = max(size, round(width * scale)), max(size, round(height * scale))
+    left, top = (width - size) // 2, (height - size) // 2
+    scaled = image.resize((width, height), pil.Resampling.BICUBIC)
+    return scaled.crop((left, top, left + size, top + size))
+
+
+def to_tensor(image: Image) -> Tensor:
+    """uint8 ``[C, H, W]``."""
+    pixels = np.array(image, dtype=np.uint8)
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1).copy())
