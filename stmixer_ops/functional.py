@@ -80,7 +80,7 @@ def lif(
     check_time_first(x, "x")
     check_state(v_init, x)
     spec = LIFSpec(threshold, decay, reset, detach_reset, surrogate)
-    s, v, bits = _lif.lif(x, spec, v_init, pack, backend)
+    s, v, bits = _lif.lif(x, spec, v_init, return_state, pack, backend)
     return _results(s, v if return_state else None, bits if pack else None)
 
 
@@ -125,8 +125,8 @@ def bn_lif(
     spec = LIFSpec(threshold, decay, reset, detach_reset, surrogate)
     s, total, v, bits = _bn_lif.bn_lif(
         x, weight, bias, running_mean, running_var, training=training, momentum=momentum, eps=eps,
-        residual=residual, keep_sum=return_sum, channel_dim=channel_dim, pack=pack, spec=spec,
-        v_init=v_init, backend=backend,
+        residual=residual, keep_sum=return_sum, return_state=return_state, channel_dim=channel_dim,
+        pack=pack, spec=spec, v_init=v_init, backend=backend,
     )
     return _results(
         s, total if return_sum else None, v if return_state else None, bits if pack else None
@@ -140,11 +140,11 @@ def token_mix(s: Tensor, weight: Tensor, *, backend: str | None = None) -> Tenso
     bias, no scale).
 
     Args:
-        s: ``[T, B, C, N]``, spikes (any real values are computed correctly).
+        s: ``[T, B, C, N]``, spikes or any real values.
         weight: ``[H, N, N]`` (output token, input token); H divides C.
     Returns:
         currents ``[T, B, C, N]``.
-    Memory: training holds the bits of ``s`` along N if it is binary spikes, see ``op.py``.
+    Memory: training holds ``s`` and ``weight`` by reference.
     """
     _token_mix.check(s, weight)
     return _token_mix.token_mix(s, weight, backend)
@@ -166,12 +166,16 @@ def token_mix_lif(
 ) -> Any:
     """:func:`token_mix` with the LIF as its epilogue: the currents never reach memory in forward.
 
-    Arguments and shapes as for :func:`token_mix` and :func:`lif`.
+    Arguments and shapes as for :func:`token_mix` and :func:`lif`; ``s`` must be spikes, 0 or 1:
+    training keeps one bit of each. Memory: 1/8 byte per neuron-step, plus ``weight``; backward
+    recomputes the currents.
     """
     _token_mix.check(s, weight)
     check_state(v_init, s)
     spec = LIFSpec(threshold, decay, reset, detach_reset, surrogate)
-    out, v, bits = _token_mix.token_mix_lif(s, weight, spec, v_init, pack, backend)
+    out, v, bits = _token_mix.token_mix_lif(
+        s, weight, spec, v_init, return_state, pack, backend
+    )
     return _results(out, v if return_state else None, bits if pack else None)
 
 

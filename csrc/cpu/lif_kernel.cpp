@@ -30,6 +30,7 @@ void backward_block(const LifBackward& p, const RowNeuron<R>& neuron, int64_t m,
   fill_row(v, v_init ? v_init + m : nullptr, n);
   for (int64_t t = 0; t < p.steps; ++t) {
     const In* x = static_cast<const In*>(p.x) + t * p.x_step + m;
+    prefetch_row(x + n, n);
     neuron.charge(v, read_row(x, x_row, n), history + t * pitch, n);
   }
   R* gv = v;
@@ -41,6 +42,7 @@ void backward_block(const LifBackward& p, const RowNeuron<R>& neuron, int64_t m,
     const In* gs = p.gs ? static_cast<const In*>(p.gs) + t * p.neurons + m : nullptr;
     In* out = static_cast<In*>(p.gx) + t * p.neurons + m;
     R* gx = result_row(out, gx_row);
+    if (gs) prefetch_row(gs + n, n);
     neuron.slope(h, slope, n);
     neuron.gradient(h, slope, gs ? read_row(gs, gs_row, n) : gs_row, gv, gx, n);
     finish_row(gx, out, n);

@@ -68,6 +68,15 @@ inline void narrow(float x, F16& out) {
   out.bits = static_cast<uint16_t>(half | sign);
 }
 
+// Asks for the row that the next block will read at this step. Blocks are short runs in T distant
+// places, too short for the hardware to see a stream.
+template <class T>
+inline void prefetch_row(const T* row, int n) {
+  const char* bytes = reinterpret_cast<const char*>(row);
+  for (int64_t i = 0; i < static_cast<int64_t>(n * sizeof(T)); i += 64)
+    __builtin_prefetch(bytes + i, 0, 2);
+}
+
 // A row of a tensor in the state type: the tensor itself where the types agree, else converted
 // into `buffer`.
 template <class R>

@@ -2,12 +2,91 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
+from ...surrogate import Surrogate
+from .. import _native
 from .._backend import choose
-from ..lif.spec import LIFSpec
+from ..lif.op import lif_obstacle
+from ..lif.spec import LIFSpec, state_dtype
 from ..pack import op as pack_op
-from . import reference
+from . import cpu, reference
+
+_NEURON = "float threshold, float decay, str reset"
+
+_native.library.define(
+    "bn_lif_forward(Tensor x, Tensor? weight, Tensor? bias, Tensor? running_mean,"
+    " Tensor? running_var, bool training, float eps, Tensor? residual, Tensor? v_init,"
+    f" int channel_dim, {_NEURON}, bool keep_sum, bool return_state, bool pack)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+_native.library.impl("bn_lif_forward", cpu.bn_lif_forward, "CPU")
+_native.library.define(
+    "bn_lif_backward(Tensor? gs, Tensor? gsum, Tensor? gv, Tensor x, Tensor? total,"
+    " Tensor? v_init, Tensor? weight, Tensor? bias, Tensor mean, Tensor invstd, bool training,"
+    f" bool residual_gradient, int channel_dim, {_NEURON}, bool detach_reset, str surrogate,"
+    " float scale) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+_native.library.impl("bn_lif_backward", cpu.bn_lif_backward, "CPU")
+
+
+@torch.library.register_fake("stmixer::bn_lif_forward", lib=_native.library)
+def _bn_lif_forward_fake(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    eps: float,
+    residual: Tensor | None,
+    v_init: Tensor | None,
+    channel_dim: int,
+    threshold: float,
+    decay: float,
+    reset: str,
+    keep_sum: bool,
+    return_state: bool,
+    pack: bool,
+) -> tuple[Tensor, ...]:
+    strides, dtype = _native.step_strides(x), state_dtype(x.dtype)
+    per_channel = [x.new_empty(x.shape[channel_dim], dtype=dtype) for _ in range(3)]
+    return (
+        _native.empty_like_steps(x, strides),
+        _native.empty_like_steps(x, strides) if keep_sum else _native.nothing(x, x.dtype),
+        _native.empty_step(x, strides, dtype) if return_state else _native.nothing(x, dtype),
+        _native.empty_bits(x) if pack else _native.nothing(x, torch.int32),
+        *per_channel,
+    )
+
+
+@torch.library.register_fake("stmixer::bn_lif_backward", lib=_native.library)
+def _bn_lif_backward_fake(
+    gs: Tensor | None,
+    gsum: Tensor | None,
+    gv: Tensor | None,
+    x: Tensor,
+    total: Tensor | None,
+    v_init: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    invstd: Tensor,
+    training: bool,
+    residual_gradient: bool,
+    *options: Any,
+) -> tuple[Tensor, ...]:
+    strides, dtype = _native.step_strides(x), state_dtype(x.dtype)
+    return (
+        _native.empty_like_steps(x, strides),
+        _native.empty_like_steps(x, strides) if residual_gradient else _native.nothing(x, x.dtype),
+        torch.empty_like(mean),
+        torch.empty_like(mean),
+        _native.nothing(x, dtype) if v_init is None else _native.empty_step(x, strides, dtype),
+    )
 
 
 def check(
@@ -47,6 +126,77 @@ def check(
     return dim
 
 
+class _BNLIF(torch.autograd.Function):
+    """Saves the input (and the sum where it is kept); normalisation and membrane are recomputed."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        v_init: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        training: bool,
+        eps: float,
+        channel_dim: int,
+        threshold: float,
+        decay: float,
+        reset: str,
+        detach_reset: bool,
+        surrogate: str,
+        scale: float,
+        keep_sum: bool,
+        return_state: bool,
+        pack: bool,
+    ) -> tuple[Tensor, ...]:
+        s, total, v, bits, mean, var, invstd = torch.ops.stmixer.bn_lif_forward(
+            x, weight, bias, running_mean, running_var, training, eps, residual, v_init,
+            channel_dim, threshold, decay, reset, keep_sum, return_state, pack,
+        )
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(bits, mean, var)
+        if not keep_sum:
+            ctx.mark_non_differentiable(total)
+        if not return_state:
+            ctx.mark_non_differentiable(v)
+        ctx.save_for_backward(
+            x, weight, bias, total if keep_sum else None, v_init, mean, invstd
+        )
+        ctx.has_residual = residual is not None
+        ctx.training = training
+        ctx.channel_dim = channel_dim
+        ctx.options = (threshold, decay, reset, detach_reset, surrogate, scale)
+        return s, total, v, bits, mean, var
+
+    @staticmethod
+    def backward(
+        ctx: Any, gs: Tensor | None, gsum: Tensor | None, gv: Tensor | None, *others: None
+    ) -> tuple[Any, ...]:
+        x, weight, bias, total, v_init, mean, invstd = ctx.saved_tensors
+        gx, gresidual, gweight, gbias, gv_init = torch.ops.stmixer.bn_lif_backward(
+            gs, gsum, gv, x, total, v_init, weight, bias, mean, invstd, ctx.training,
+            ctx.has_residual, ctx.channel_dim, *ctx.options,
+        )
+        return (
+            gx,
+            None if weight is None else gweight.to(weight.dtype),
+            None if bias is None else gbias.to(bias.dtype),
+            gresidual if ctx.has_residual else None,
+            None if v_init is None else gv_init,
+            *[None] * 14,
+        )
+
+
+def _update_running(
+    running: Tensor, batch: Tensor, momentum: float
+) -> None:
+    with torch.no_grad():
+        running.lerp_(batch.to(running.dtype), momentum)
+
+
 def bn_lif(
     x: Tensor,
     weight: Tensor | None,
@@ -59,16 +209,32 @@ def bn_lif(
     eps: float,
     residual: Tensor | None,
     keep_sum: bool,
+    return_state: bool,
     channel_dim: int,
     pack: bool,
     spec: LIFSpec,
     v_init: Tensor | None,
     backend: str | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Spikes, what the LIF integrated, last membrane, and bits if ``pack``."""
-    choose("bn_lif", backend, {"reference": None})
-    s, total, v = reference.bn_lif(
-        x, weight, bias, running_mean, running_var, training=training, momentum=momentum, eps=eps,
-        residual=residual, keep_sum=keep_sum, channel_dim=channel_dim, spec=spec, v_init=v_init,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Spikes, what the LIF integrated, last membrane, bits; the last three where asked for."""
+    obstacle = lif_obstacle(
+        spec.surrogate, x, weight, bias, running_mean, running_var, residual, v_init
     )
-    return s, total, v, pack_op.pack_spikes(s, s.dim() - 1, backend) if pack else None
+    if choose("bn_lif", backend, {"cpu": obstacle, "reference": None}) == "reference":
+        s, total, v = reference.bn_lif(
+            x, weight, bias, running_mean, running_var, training=training, momentum=momentum,
+            eps=eps, residual=residual, keep_sum=keep_sum, channel_dim=channel_dim, spec=spec,
+            v_init=v_init,
+        )
+        return s, total, v, pack_op.pack_spikes(s, s.dim() - 1, backend) if pack else v
+    assert isinstance(spec.surrogate, Surrogate)
+    s, total, v, bits, mean, var = _BNLIF.apply(
+        x, weight, bias, residual, v_init, running_mean, running_var, training, eps, channel_dim,
+        spec.threshold, spec.decay, spec.reset, spec.detach_reset, spec.surrogate.name,
+        spec.surrogate.scale, keep_sum or residual is not None, return_state, pack,
+    )
+    if training and running_mean is not None and running_var is not None:
+        count = x.numel() // x.shape[channel_dim]
+        _update_running(running_mean, mean, momentum)
+        _update_running(running_var, var * (count / (count - 1)), momentum)
+    return s, total, v, bits

@@ -2,18 +2,122 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
+from ...surrogate import Surrogate
+from .. import _native
 from .._backend import choose
 from ..pack import op as pack_op
-from . import reference
-from .spec import LIFSpec
+from . import cpu, reference
+from .spec import LIFSpec, state_dtype
+
+_NEURON = "float threshold, float decay, str reset"
+_SURROGATE = "bool detach_reset, str surrogate, float scale"
+
+_native.library.define(
+    f"lif_forward(Tensor x, Tensor? v_init, {_NEURON}, bool return_state, bool pack)"
+    " -> (Tensor, Tensor, Tensor)"
+)
+_native.library.impl("lif_forward", cpu.lif_forward, "CPU")
+_native.library.define(
+    f"lif_backward(Tensor? gs, Tensor? gv, Tensor x, Tensor? v_init, {_NEURON}, {_SURROGATE})"
+    " -> (Tensor, Tensor)"
+)
+_native.library.impl("lif_backward", cpu.lif_backward, "CPU")
+
+
+@torch.library.register_fake("stmixer::lif_forward", lib=_native.library)
+def _lif_forward_fake(
+    x: Tensor,
+    v_init: Tensor | None,
+    threshold: float,
+    decay: float,
+    reset: str,
+    return_state: bool,
+    pack: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    strides, dtype = _native.step_strides(x), state_dtype(x.dtype)
+    v = _native.empty_step(x, strides, dtype) if return_state else _native.nothing(x, dtype)
+    bits = _native.empty_bits(x) if pack else _native.nothing(x, torch.int32)
+    return _native.empty_like_steps(x, strides), v, bits
+
+
+@torch.library.register_fake("stmixer::lif_backward", lib=_native.library)
+def _lif_backward_fake(
+    gs: Tensor | None, gv: Tensor | None, x: Tensor, v_init: Tensor | None, *options: Any
+) -> tuple[Tensor, Tensor]:
+    strides, dtype = _native.step_strides(x), state_dtype(x.dtype)
+    gv_init = _native.nothing(x, dtype) if v_init is None else _native.empty_step(x, strides, dtype)
+    return _native.empty_like_steps(x, strides), gv_init
+
+
+def lif_obstacle(surrogate: Any, *tensors: Tensor | None) -> str | None:
+    """Why the cpu kernels cannot run a LIF with this surrogate on these tensors, or None."""
+    # Exact types: a subclass may have changed the derivative.
+    if type(surrogate) not in _native.SURROGATE_TYPES:
+        return f"the surrogate {surrogate!r} is not one of stmixer_ops.surrogate"
+    return _native.obstacle(*tensors)
+
+
+class _LIF(torch.autograd.Function):
+    """Saves the input by reference and recomputes the membrane in backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        v_init: Tensor | None,
+        threshold: float,
+        decay: float,
+        reset: str,
+        detach_reset: bool,
+        surrogate: str,
+        scale: float,
+        return_state: bool,
+        pack: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        s, v, bits = torch.ops.stmixer.lif_forward(
+            x, v_init, threshold, decay, reset, return_state, pack
+        )
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(bits)
+        if not return_state:
+            ctx.mark_non_differentiable(v)
+        ctx.save_for_backward(x, v_init)
+        ctx.options = (threshold, decay, reset, detach_reset, surrogate, scale)
+        return s, v, bits
+
+    @staticmethod
+    def backward(ctx: Any, gs: Tensor | None, gv: Tensor | None, gbits: None) -> tuple[Any, ...]:
+        x, v_init = ctx.saved_tensors
+        gx, gv_init = torch.ops.stmixer.lif_backward(gs, gv, x, v_init, *ctx.options)
+        return gx, None if v_init is None else gv_init, *[None] * 8
 
 
 def lif(
-    x: Tensor, spec: LIFSpec, v_init: Tensor | None, pack: bool, backend: str | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Spikes, last membrane, and bits if ``pack``."""
-    choose("lif", backend, {"reference": None})
-    s, v = reference.lif(x, spec, v_init)
-    return s, v, pack_op.pack_spikes(s, s.dim() - 1, backend) if pack else None
+    x: Tensor,
+    spec: LIFSpec,
+    v_init: Tensor | None,
+    return_state: bool,
+    pack: bool,
+    backend: str | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes, last membrane if ``return_state``, bits if ``pack``."""
+    obstacle = lif_obstacle(spec.surrogate, x, v_init)
+    if choose("lif", backend, {"cpu": obstacle, "reference": None}) == "reference":
+        s, v = reference.lif(x, spec, v_init)
+        return s, v, pack_op.pack_spikes(s, s.dim() - 1, backend) if pack else v
+    if not torch.is_grad_enabled() or not (
+        x.requires_grad or (v_init is not None and v_init.requires_grad)
+    ):
+        return torch.ops.stmixer.lif_forward(
+            x, v_init, spec.threshold, spec.decay, spec.reset, return_state, pack
+        )
+    assert isinstance(spec.surrogate, Surrogate)
+    return _LIF.apply(
+        x, v_init, spec.threshold, spec.decay, spec.reset, spec.detach_reset,
+        spec.surrogate.name, spec.surrogate.scale, return_state, pack,
+    )

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from .. import _native
 from .._backend import choose
 from ..pack import op as pack_op
 from . import reference
@@ -44,13 +49,86 @@ def check_conv(s: Tensor, weight: Tensor, stride: int, padding: int, bits: Tenso
     _check_operands(s, weight, s.shape[-3], bits)
 
 
+class _SpikeLinear(torch.autograd.Function):
+    """A dense product whose left operand is kept as bits."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor, weight: Tensor, bits: Tensor | None) -> Tensor:
+        needs_weight = ctx.needs_input_grad[1]
+        if needs_weight and bits is None:
+            bits = torch.ops.stmixer.pack_rows(s)
+        ctx.save_for_backward(bits if needs_weight else None, weight)
+        return F.linear(s, weight)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        bits, weight = ctx.saved_tensors
+        gs = g @ weight if ctx.needs_input_grad[0] else None
+        gweight = None
+        if bits is not None:
+            s = torch.ops.stmixer.unpack_rows(bits, weight.shape[1], g.dtype)
+            gweight = g.flatten(0, -2).t() @ s.flatten(0, -2)
+        return gs, gweight, None
+
+
+class _SpikeConv2d(torch.autograd.Function):
+    """A dense convolution whose input is kept as bits, packed along its innermost dimension."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, s: Tensor, weight: Tensor, stride: int, padding: int, bits: Tensor | None
+    ) -> Tensor:
+        ctx.geometry = (stride, padding)
+        ctx.channels_inner = bits is None and s.stride(1) < s.stride(3)
+        ctx.length = s.shape[1] if ctx.channels_inner else s.shape[3]
+        needs_weight = ctx.needs_input_grad[1]
+        if needs_weight and bits is None:
+            bits = torch.ops.stmixer.pack_rows(s.movedim(1, -1) if ctx.channels_inner else s)
+        ctx.save_for_backward(bits if needs_weight else None, weight)
+        ctx.shape, ctx.dtype = s.shape, s.dtype
+        return F.conv2d(s, weight, stride=stride, padding=padding)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        bits, weight = ctx.saved_tensors
+        if bits is None:
+            s = g.new_empty(1).expand(ctx.shape)  # only its shape is read
+        else:
+            s = torch.ops.stmixer.unpack_rows(bits, ctx.length, ctx.dtype)
+            s = s.movedim(-1, 1) if ctx.channels_inner else s
+        stride, padding = ctx.geometry
+        gs, gweight, _ = torch.ops.aten.convolution_backward(
+            g, s, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1,
+            [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False],
+        )
+        return gs, gweight, None, None, None
+
+
+def _autocast(s: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Operands as autocast would hand them to ``F.linear``; it does not reach custom functions."""
+    kind = s.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        s, weight = s.to(dtype), weight.to(dtype)
+    return s, weight
+
+
 def spike_linear(s: Tensor, weight: Tensor, bits: Tensor | None, backend: str | None) -> Tensor:
-    choose("spike_linear", backend, {"reference": None})
-    return reference.spike_linear(s, weight)
+    obstacles = {"cpu": _native.obstacle(s, weight, bits), "reference": None}
+    s, weight = _autocast(s, weight)
+    if choose("spike_linear", backend, obstacles) == "reference":
+        return reference.spike_linear(s, weight)
+    return _SpikeLinear.apply(s, weight, bits)
 
 
 def spike_conv2d(
     s: Tensor, weight: Tensor, stride: int, padding: int, bits: Tensor | None, backend: str | None
 ) -> Tensor:
-    choose("spike_conv2d", backend, {"reference": None})
-    return reference.spike_conv2d(s, weight, stride, padding)
+    obstacles = {"cpu": _native.obstacle(s, weight, bits), "reference": None}
+    s, weight = _autocast(s, weight)
+    if choose("spike_conv2d", backend, obstacles) == "reference":
+        return reference.spike_conv2d(s, weight, stride, padding)
+    y = _SpikeConv2d.apply(
+        s.flatten(0, -4), weight, stride, padding, None if bits is None else bits.flatten(0, -4)
+    )
+    return y.unflatten(0, s.shape[:-3])

@@ -2,12 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
+from ...surrogate import Surrogate
+from .. import _native
 from .._backend import choose
-from ..lif.spec import LIFSpec, check_time_first
+from ..lif.op import lif_obstacle
+from ..lif.spec import LIFSpec, check_time_first, state_dtype
 from ..pack import op as pack_op
-from . import reference
+from . import cpu, reference
+
+_native.library.define("token_mix(Tensor s, Tensor weight) -> Tensor")
+_native.library.impl("token_mix", cpu.token_mix, "CPU")
+_native.library.define(
+    "token_mix_lif(Tensor s, Tensor weight, Tensor? v_init, float threshold, float decay,"
+    " str reset, bool return_state, bool pack) -> (Tensor, Tensor, Tensor)"
+)
+_native.library.impl("token_mix_lif", cpu.token_mix_lif, "CPU")
+
+
+@torch.library.register_fake("stmixer::token_mix", lib=_native.library)
+def _token_mix_fake(s: Tensor, weight: Tensor) -> Tensor:
+    return _native.empty_like_steps(s, _native.step_strides(s))
+
+
+@torch.library.register_fake("stmixer::token_mix_lif", lib=_native.library)
+def _token_mix_lif_fake(
+    s: Tensor,
+    weight: Tensor,
+    v_init: Tensor | None,
+    threshold: float,
+    decay: float,
+    reset: str,
+    return_state: bool,
+    pack: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    strides, dtype = _native.step_strides(s), state_dtype(s.dtype)
+    v = _native.empty_step(s, strides, dtype) if return_state else _native.nothing(s, dtype)
+    bits = _native.empty_bits(s) if pack else _native.nothing(s, torch.int32)
+    return _native.empty_like_steps(s, strides), v, bits
 
 
 def check(s: Tensor, weight: Tensor) -> None:
@@ -28,9 +64,95 @@ def check(s: Tensor, weight: Tensor) -> None:
         raise TypeError(f"weight must be {s.dtype} like s, got {weight.dtype}")
 
 
+def _obstacle(s: Tensor, *others: Tensor | None) -> str | None:
+    if _native.obstacle() is None and s.shape[3] > _native.extension().MAX_MIX_TOKENS:
+        return f"more than {_native.extension().MAX_MIX_TOKENS} tokens"
+    return _native.obstacle(s, *others)
+
+
+def _operand_gradients(
+    g: Tensor, s: Tensor, weight: Tensor, needs: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of ``s`` and ``weight`` from that of the currents: two dense products."""
+    heads = weight.shape[0]
+    per_head = g.unflatten(2, (heads, -1))
+    gs = (per_head @ weight).flatten(2, 3) if needs[0] else None
+    if not needs[1]:
+        return gs, None
+    # [H, N, everything else] on both sides: one product per head.
+    g_rows = per_head.movedim((2, 4), (0, 1)).flatten(2)
+    s_rows = s.unflatten(2, (heads, -1)).movedim((2, 4), (0, 1)).flatten(2)
+    return gs, g_rows @ s_rows.transpose(1, 2)
+
+
+class _TokenMix(torch.autograd.Function):
+    """Linear in both operands, so it saves both by reference."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(s, weight)
+        return torch.ops.stmixer.token_mix(s, weight)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        return _operand_gradients(g, *ctx.saved_tensors, ctx.needs_input_grad[:2])
+
+
+class _TokenMixLIF(torch.autograd.Function):
+    """Saves the spikes as bits; backward recomputes the currents and, from them, the membrane."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        s: Tensor,
+        weight: Tensor,
+        v_init: Tensor | None,
+        threshold: float,
+        decay: float,
+        reset: str,
+        detach_reset: bool,
+        surrogate: str,
+        scale: float,
+        return_state: bool,
+        pack: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        out, v, bits = torch.ops.stmixer.token_mix_lif(
+            s, weight, v_init, threshold, decay, reset, return_state, pack
+        )
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(bits)
+        if not return_state:
+            ctx.mark_non_differentiable(v)
+        # Bits along whichever of the two dimensions is innermost in memory.
+        ctx.channels_inner = s.stride(2) < s.stride(3)
+        ctx.length = s.shape[2] if ctx.channels_inner else s.shape[3]
+        ctx.dtype = s.dtype
+        packed = torch.ops.stmixer.pack_rows(s.transpose(2, 3) if ctx.channels_inner else s)
+        ctx.save_for_backward(packed, weight, v_init)
+        ctx.options = (threshold, decay, reset, detach_reset, surrogate, scale)
+        return out, v, bits
+
+    @staticmethod
+    def backward(ctx: Any, gout: Tensor | None, gv: Tensor | None, gbits: None) -> tuple[Any, ...]:
+        packed, weight, v_init = ctx.saved_tensors
+        wide = state_dtype(ctx.dtype)
+        s = torch.ops.stmixer.unpack_rows(packed, ctx.length, wide)
+        s = s.transpose(2, 3) if ctx.channels_inner else s
+        # The same kernel as in forward, unrounded, so that the recomputed spikes are the same too.
+        y = torch.ops.stmixer.token_mix(s, weight.to(wide))
+        gout = None if gout is None else gout.to(wide)
+        g, gv_init = torch.ops.stmixer.lif_backward(gout, gv, y, v_init, *ctx.options)
+        gs, gweight = _operand_gradients(
+            g.to(ctx.dtype), s.to(ctx.dtype), weight, ctx.needs_input_grad[:2]
+        )
+        return gs, gweight, None if v_init is None else gv_init, *[None] * 8
+
+
 def token_mix(s: Tensor, weight: Tensor, backend: str | None) -> Tensor:
-    choose("token_mix", backend, {"reference": None})
-    return reference.token_mix(s, weight)
+    obstacles = {"cpu": _obstacle(s, weight), "reference": None}
+    if choose("token_mix", backend, obstacles) == "reference":
+        return reference.token_mix(s, weight)
+    return _TokenMix.apply(s, weight)
 
 
 def token_mix_lif(
@@ -38,10 +160,23 @@ def token_mix_lif(
     weight: Tensor,
     spec: LIFSpec,
     v_init: Tensor | None,
+    return_state: bool,
     pack: bool,
     backend: str | None,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Spikes, last membrane, and bits if ``pack``."""
-    choose("token_mix_lif", backend, {"reference": None})
-    out, v = reference.token_mix_lif(s, weight, spec, v_init)
-    return out, v, pack_op.pack_spikes(out, out.dim() - 1, backend) if pack else None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes, last membrane if ``return_state``, bits if ``pack``."""
+    obstacle = _obstacle(s, weight, v_init) or lif_obstacle(spec.surrogate)
+    if choose("token_mix_lif", backend, {"cpu": obstacle, "reference": None}) == "reference":
+        out, v = reference.token_mix_lif(s, weight, spec, v_init)
+        return out, v, pack_op.pack_spikes(out, out.dim() - 1, backend) if pack else v
+    if not torch.is_grad_enabled() or not any(
+        t is not None and t.requires_grad for t in (s, weight, v_init)
+    ):
+        return torch.ops.stmixer.token_mix_lif(
+            s, weight, v_init, spec.threshold, spec.decay, spec.reset, return_state, pack
+        )
+    assert isinstance(spec.surrogate, Surrogate)
+    return _TokenMixLIF.apply(
+        s, weight, v_init, spec.threshold, spec.decay, spec.reset, spec.detach_reset,
+        spec.surrogate.name, spec.surrogate.scale, return_state, pack,
+    )

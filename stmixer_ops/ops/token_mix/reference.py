@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..lif import reference as lif_reference
-from ..lif.spec import LIFSpec
+from ..lif.spec import LIFSpec, state_dtype
 
 
 def token_mix(s: Tensor, weight: Tensor) -> Tensor:
@@ -18,5 +18,10 @@ def token_mix(s: Tensor, weight: Tensor) -> Tensor:
 def token_mix_lif(
     s: Tensor, weight: Tensor, spec: LIFSpec, v_init: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Spikes and last membrane of a LIF fed by :func:`token_mix`."""
-    return lif_reference.lif(token_mix(s, weight), spec, v_init)
+    """Spikes and last membrane of a LIF fed by :func:`token_mix`.
+
+    The currents stay in the state's dtype: they are never rounded to a narrower input's.
+    """
+    dtype = state_dtype(s.dtype)
+    out, v = lif_reference.lif(token_mix(s.to(dtype), weight.to(dtype)), spec, v_init)
+    return out.to(s.dtype), v

@@ -1,0 +1,145 @@
+"""The one place that touches the extension module: what it offers, and how tensors reach it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from ..surrogate import ATan, Dspike, PiecewiseQuadratic, Rect, Sigmoid
+
+try:
+    from .. import _C
+except ImportError as error:  # the pure-Python references still run
+    _C = None  # type: ignore[assignment]
+    _missing: str | None = f"the extension module did not load ({error})"
+else:
+    _missing = None
+
+DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+SURROGATE_TYPES = (Dspike, PiecewiseQuadratic, Rect, Sigmoid, ATan)
+SURROGATE_CODES = {kind.name: code for code, kind in enumerate(SURROGATE_TYPES)}
+
+library = torch.library.Library("stmixer", "DEF")
+
+
+def extension() -> ModuleType:
+    if _C is None:
+        raise RuntimeError(f"stmixer_ops: {_missing}")
+    return _C
+
+
+def obstacle(*tensors: Tensor | None) -> str | None:
+    """Why the cpu backend cannot take these tensors, or None if it can."""
+    if _missing is not None:
+        return _missing
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if tensor.device.type != "cpu":
+            return f"a tensor is on {tensor.device}, not on the CPU"
+        if tensor.dtype not in DTYPE_CODES and tensor.dtype != torch.int32:
+            return f"dtype {tensor.dtype} has no kernel"
+    return None
+
+
+def address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def scratch(num_bytes: int) -> Tensor:
+    return torch.empty(num_bytes, dtype=torch.uint8)
+
+
+@lru_cache(maxsize=256)
+def neuron(
+    threshold: float, decay: float, reset: str, detach: bool, surrogate: str, scale: float
+) -> object:
+    """The C++ description of a neuron; the surrogate does not matter in forward."""
+    return extension().Neuron(
+        threshold, decay, reset == "hard", detach, SURROGATE_CODES[surrogate], scale
+    )
+
+
+# -- Layout: the kernels see a step as one dense run of neurons ------------------------------------
+
+
+def _dense_order(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether a tensor of this shape fills memory without gaps or overlaps, in any order."""
+    expected = 1
+    for stride, size in sorted(zip(strides, shape, strict=True)):
+        if size == 1:
+            continue
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    strides = [1] * len(shape)
+    for i in range(len(shape) - 2, -1, -1):
+        strides[i] = strides[i + 1] * max(shape[i + 1], 1)
+    return tuple(strides)
+
+
+def step_strides(x: Tensor) -> tuple[int, ...]:
+    """Strides of one step of ``x`` if it is dense, else those of a contiguous copy."""
+    shape, strides = tuple(x.shape[1:]), tuple(x.stride()[1:])
+    return strides if _dense_order(shape, strides) else _contiguous_strides(shape)
+
+
+def empty_like_steps(
+    x: Tensor, strides: tuple[int, ...], dtype: torch.dtype | None = None
+) -> Tensor:
+    """Uninitialised ``[T, ...]`` like ``x``: steps laid out by ``strides``, one after the other."""
+    neurons = x[0].numel()
+    return torch.empty_strided(
+        x.shape, (max(neurons, 1), *strides), dtype=dtype or x.dtype, device=x.device
+    )
+
+
+def empty_step(x: Tensor, strides: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Uninitialised membrane ``[...]`` of ``x [T, ...]``."""
+    return torch.empty_strided(x.shape[1:], strides, dtype=dtype, device=x.device)
+
+
+def same_strides(shape: tuple[int, ...], a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    return all(size == 1 or p == q for size, p, q in zip(shape, a, b, strict=True))
+
+
+def with_steps(x: Tensor, strides: tuple[int, ...], packed: bool = False) -> Tensor:
+    """``x`` itself if its steps lie as ``strides`` says (and, if ``packed``, one after the other),
+    else a copy that does."""
+    fits = same_strides(x.shape[1:], x.stride()[1:], strides)
+    if fits and (not packed or x.shape[0] == 1 or x.stride(0) == x[0].numel()):
+        return x
+    return empty_like_steps(x, strides).copy_(x)
+
+
+def with_strides(v: Tensor | None, strides: tuple[int, ...]) -> Tensor | None:
+    """A membrane laid out by ``strides``."""
+    if v is None or same_strides(v.shape, v.stride(), strides):
+        return v
+    return torch.empty_strided(v.shape, strides, dtype=v.dtype, device=v.device).copy_(v)
+
+
+def empty_bits(x: Tensor) -> Tensor:
+    """Uninitialised words for the spikes of ``x`` along its last dimension."""
+    return torch.empty(
+        (*x.shape[:-1], (x.shape[-1] + 31) // 32), dtype=torch.int32, device=x.device
+    )
+
+
+def nothing(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """What an op returns in the place of a result that was not asked for."""
+    return torch.empty(0, dtype=dtype, device=x.device)
+
+
+def rows_are_words(x: Tensor, strides: tuple[int, ...]) -> bool:
+    """Whether a kernel that packs 32 neighbours in memory packs along the last dimension."""
+    if x.dim() < 2 or x.shape[-1] % 32 != 0:
+        return False
+    return same_strides(x.shape[1:], strides, _contiguous_strides(tuple(x.shape[1:])))

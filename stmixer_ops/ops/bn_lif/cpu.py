@@ -1,0 +1,168 @@
+"""Launchers of the BN + residual + LIF kernels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import _native
+from ..lif.spec import state_dtype
+from ..pack import cpu as pack_cpu
+
+
+def _inner(x: Tensor, strides: tuple[int, ...], channel_dim: int) -> int | None:
+    """Neighbours in memory that share a channel, or None where that is no single number."""
+    inner = strides[channel_dim - 1]
+    below = [
+        size
+        for size, stride in zip(x.shape[1:], strides, strict=True)
+        if size > 1 and stride < inner
+    ]
+    covered = 1
+    for size in below:
+        covered *= size
+    return inner if covered == inner else None
+
+
+def _with_channel_runs(x: Tensor, channel_dim: int) -> tuple[Tensor, tuple[int, ...], int]:
+    """``x``, the strides of a step and the run length, copying only layouts no kernel takes."""
+    strides = _native.step_strides(x)
+    x = _native.with_steps(x, strides)
+    inner = 1 if x.shape[channel_dim] == 1 else _inner(x, strides, channel_dim)
+    if inner is None:
+        raise AssertionError("a dense layout always has one run length per channel")
+    return x, strides, inner
+
+
+def _statistics(x: Tensor, inner: int, channel_dim: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance per channel in float64, from one read of ``x``."""
+    channels = x.shape[channel_dim]
+    first = [0] * x.dim()
+    pivot = x.movedim(channel_dim, -1)[tuple(first[:-1])].to(state_dtype(x.dtype)).contiguous()
+    sums = torch.empty(2, channels, dtype=torch.float64)
+    _native.extension().bn_statistics(
+        _native.DTYPE_CODES[x.dtype], x.shape[0], x[0].numel(), x.stride(0), channels, inner,
+        x.data_ptr(), pivot.data_ptr(), sums.data_ptr(), torch.get_num_threads(),
+    )
+    offset, square = sums / (x.numel() // channels)
+    return pivot.double() + offset, (square - offset * offset).clamp_(min=0)
+
+
+def _affine(
+    weight: Tensor | None, bias: Tensor | None, mean: Tensor, invstd: Tensor
+) -> tuple[Tensor, Tensor]:
+    """BN as ``scale * x + shift``, in the state type."""
+    scale = invstd if weight is None else weight.to(invstd.dtype) * invstd
+    shift = -mean * scale if bias is None else bias.to(invstd.dtype) - mean * scale
+    return scale.contiguous(), shift.contiguous()
+
+
+def bn_lif_forward(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    eps: float,
+    residual: Tensor | None,
+    v_init: Tensor | None,
+    channel_dim: int,
+    threshold: float,
+    decay: float,
+    reset: str,
+    keep_sum: bool,
+    return_state: bool,
+    pack: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    x, strides, inner = _with_channel_runs(x, channel_dim)
+    dtype = state_dtype(x.dtype)
+    if training:
+        mean, var = _statistics(x, inner, channel_dim)
+    else:
+        assert running_mean is not None and running_var is not None
+        mean, var = running_mean.double(), running_var.double()
+    invstd = torch.rsqrt(var + eps).to(dtype)
+    mean, var = mean.to(dtype), var.to(dtype)
+    scale, shift = _affine(weight, bias, mean, invstd)
+    residual = None if residual is None else _native.with_steps(residual, strides)
+    v_init = _native.with_strides(v_init, strides)
+    s = _native.empty_like_steps(x, strides)
+    total = _native.empty_like_steps(x, strides) if keep_sum else _native.nothing(x, x.dtype)
+    v = _native.empty_step(x, strides, dtype) if return_state else _native.nothing(x, dtype)
+    in_kernel = pack and _native.rows_are_words(x, strides)
+    bits = _native.empty_bits(s) if in_kernel else _native.nothing(x, torch.int32)
+    if x.numel():
+        _native.extension().bn_lif_forward(
+            _native.DTYPE_CODES[x.dtype], x.shape[0], x[0].numel(), x.stride(0),
+            0 if residual is None else residual.stride(0), x.shape[channel_dim], inner,
+            _native.neuron(threshold, decay, reset, False, "dspike", 1.0),
+            x.data_ptr(), scale.data_ptr(), shift.data_ptr(), _native.address(residual),
+            _native.address(v_init), total.data_ptr() if keep_sum else 0, s.data_ptr(),
+            v.data_ptr() if return_state else 0, bits.data_ptr() if in_kernel else 0,
+            torch.get_num_threads(),
+        )
+    bits = pack_cpu.pack_rows(s) if pack and not in_kernel else bits
+    return s, total, v, bits, mean.clone(), var, invstd
+
+
+def bn_lif_backward(
+    gs: Tensor | None,
+    gsum: Tensor | None,
+    gv: Tensor | None,
+    x: Tensor,
+    total: Tensor | None,
+    v_init: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    invstd: Tensor,
+    training: bool,
+    residual_gradient: bool,
+    channel_dim: int,
+    threshold: float,
+    decay: float,
+    reset: str,
+    detach_reset: bool,
+    surrogate: str,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    x, strides, inner = _with_channel_runs(x, channel_dim)
+    dtype = state_dtype(x.dtype)
+    channels, steps, neurons = x.shape[channel_dim], x.shape[0], x[0].numel()
+    bn_scale, shift = _affine(weight, bias, mean, invstd)
+    gs = None if gs is None else _native.with_steps(gs, strides, packed=True)
+    gsum = None if gsum is None else _native.with_steps(gsum, strides, packed=True)
+    total = None if total is None else _native.with_steps(total, strides, packed=True)
+    gv = _native.with_strides(gv, strides)
+    start = _native.with_strides(v_init, strides)
+    g = _native.empty_like_steps(x, strides)
+    gv_init = _native.nothing(x, dtype) if start is None else _native.empty_step(x, strides, dtype)
+    sums = torch.zeros(2, channels, dtype=torch.float64)
+    # Without a residual the gradient of the sum is only a step on the way: finish it in place.
+    gx = _native.empty_like_steps(x, strides) if residual_gradient else g
+    if x.numel():
+        extension, code = _native.extension(), _native.DTYPE_CODES[x.dtype]
+        threads = torch.get_num_threads()
+        scratch = _native.scratch(threads * extension.bn_lif_scratch_bytes(steps, code))
+        extension.bn_lif_backward(
+            code, steps, neurons, x.stride(0), channels, inner,
+            _native.neuron(threshold, decay, reset, detach_reset, surrogate, scale),
+            x.data_ptr(), bn_scale.data_ptr(), shift.data_ptr(), mean.data_ptr(),
+            invstd.data_ptr(), _native.address(total), _native.address(start),
+            _native.address(gs), _native.address(gsum), _native.address(gv),
+            g.data_ptr(), 0 if start is None else gv_init.data_ptr(),
+            scratch.data_ptr(), sums.data_ptr(), threads,
+        )
+        # Batch statistics depend on x too: the mean of g, and its projection on x, drop out.
+        per_value = sums / (x.numel() // channels) if training else torch.zeros_like(sums)
+        offset = (bn_scale * per_value[0]).to(dtype)
+        slope = (bn_scale * invstd * per_value[1]).to(dtype)
+        extension.bn_input_gradient(
+            code, steps, neurons, x.stride(0), channels, inner, x.data_ptr(),
+            bn_scale.data_ptr(), mean.data_ptr(), slope.data_ptr(), offset.data_ptr(),
+            g.data_ptr(), gx.data_ptr(), threads,
+        )
+    gbias, gweight = sums.to(dtype)
+    gresidual = g if residual_gradient else _native.nothing(x, x.dtype)
+    return gx, gresidual, gweight.clone(), gbias.clone(), gv_init

@@ -1,0 +1,70 @@
+"""Launchers of the token mixing kernels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import _native
+from ..lif.spec import state_dtype
+
+_PITCH = 32  # a row of weights is padded to whole words of spikes
+
+
+def _input_rows(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, int]:
+    """``weight [H, out, in]`` as rows by input token, padded along the outputs."""
+    rows = weight.transpose(1, 2).to(dtype)
+    pad = -rows.shape[-1] % _PITCH
+    return F.pad(rows, (0, pad)).contiguous(), rows.shape[-1] + pad
+
+
+def _run(
+    s: Tensor,
+    weight: Tensor,
+    out: Tensor,
+    neuron: object | None = None,
+    v_init: Tensor | None = None,
+    v_out: Tensor | None = None,
+    v_strides: tuple[int, ...] = (0, 0, 0),
+    bits: Tensor | None = None,
+) -> None:
+    if not s.numel():
+        return
+    extension, code = _native.extension(), _native.DTYPE_CODES[s.dtype]
+    rows, pitch = _input_rows(weight, state_dtype(s.dtype))
+    threads = torch.get_num_threads()
+    scratch = _native.scratch(threads * extension.token_mix_scratch_bytes(pitch, code))
+    extension.token_mix(
+        code, tuple(s.shape), weight.shape[0], s.stride(), out.stride(), s.data_ptr(),
+        rows.data_ptr(), pitch, out.data_ptr(), neuron, _native.address(v_init),
+        _native.address(v_out), v_strides, _native.address(bits), scratch.data_ptr(), threads,
+    )
+
+
+def token_mix(s: Tensor, weight: Tensor) -> Tensor:
+    out = _native.empty_like_steps(s, _native.step_strides(s))
+    _run(s, weight, out)
+    return out
+
+
+def token_mix_lif(
+    s: Tensor,
+    weight: Tensor,
+    v_init: Tensor | None,
+    threshold: float,
+    decay: float,
+    reset: str,
+    return_state: bool,
+    pack: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    strides, dtype = _native.step_strides(s), state_dtype(s.dtype)
+    v_init = _native.with_strides(v_init, strides)
+    out = _native.empty_like_steps(s, strides)
+    v = _native.empty_step(s, strides, dtype) if return_state else _native.nothing(s, dtype)
+    bits = _native.empty_bits(s) if pack else _native.nothing(s, torch.int32)
+    _run(
+        s, weight, out, _native.neuron(threshold, decay, reset, False, "dspike", 1.0), v_init,
+        v if return_state else None, strides, bits if pack else None,
+    )
+    return out, v, bits
