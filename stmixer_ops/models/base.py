@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from ..nn.layers import check_floating, check_heads, make_head
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -46,8 +47,7 @@ class SpikingClassifier(nn.Module):
         check_sizes(img_size=width, num_heads=num_heads, T=T)
         if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 0:
             raise ValueError(f"num_classes must be an integer of at least 0, got {num_classes!r}")
-        if embed_dim % num_heads:
-            raise ValueError(f"num_heads must divide embed_dim {embed_dim}, got {num_heads}")
+        check_heads(embed_dim, num_heads)
         patch = 2**downsample
         if height % patch or width % patch:
             raise ValueError(
@@ -88,9 +88,7 @@ class SpikingClassifier(nn.Module):
 
     def sequence(self, x: Tensor) -> Tensor:
         """Images ``[B,C,H,W]`` repeated T times by a view, or sequences, as ``[T,B,C,H,W]``."""
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"x must be a floating-point tensor, got {got}")
+        check_floating(x)
         image = (self.in_channels, *self.img_size)
         if x.dim() not in (4, 5) or x.shape[-3:] != image or 0 in x.shape:
             lead = "B, T" if self.batch_first else "T, B"
@@ -141,13 +139,3 @@ class SpikingClassifier(nn.Module):
         """The readout sees a real-valued mean (the patch embedding lists its own layers)."""
         if self.num_classes:
             yield self.head
-
-
-def make_head(features: int, num_classes: int) -> nn.Module:
-    """Linear readout, truncated normal of 0.02 and zero bias (as timm); Identity for 0 classes."""
-    if num_classes == 0:
-        return nn.Identity()
-    head = nn.Linear(features, num_classes)
-    nn.init.trunc_normal_(head.weight, std=0.02)
-    nn.init.zeros_(head.bias)
-    return head

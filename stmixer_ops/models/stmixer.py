@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..nn.block import STMBlock, to_tokens
+from ..nn.block import STMBlock
 from ..nn.embed import IPSPS, SPS
-from ..nn.layers import channels_first, has_hooks
+from ..nn.layers import channels_first, has_hooks, make_head, to_tokens
 from ..nn.sml import SurrogateModule, surrogate_depths
-from .base import SpikingClassifier, make_head
+from .base import SpikingClassifier
 
 
 class STMixer(SpikingClassifier):
@@ -77,9 +77,7 @@ class STMixer(SpikingClassifier):
             for encoders in (surrogate_depths(depth) if sml else [])
         )
 
-    def forward(
-        self, x: Tensor, return_aux: bool = False
-    ) -> Tensor | tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, return_aux: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         features, aux = self._features(x, return_aux)
         logits = self.forward_head(features)
         return (logits, aux) if return_aux else logits

@@ -14,11 +14,13 @@ from .layers import (
     SpikeLinear,
     batch_norm,
     bn_then_lif,
-    channels_first,
-    channels_last,
+    check_heads,
     fire,
+    from_tokens,
+    to_tokens,
+    wants_bits,
 )
-from .lif import LIF, autocast_input
+from .lif import LIF
 from .synapse import Synapse
 
 
@@ -55,8 +57,7 @@ class SSA(nn.Module):
         super().__init__()
         if stage not in ("block", "mixer"):
             raise ValueError(f"stage must be 'block' or 'mixer', got {stage!r}")
-        if dim < 1 or num_heads < 1 or dim % num_heads:
-            raise ValueError(f"num_heads must divide the {dim} channels, got {num_heads}")
+        check_heads(dim, num_heads)
         self.dim = dim
         self.num_heads = num_heads
         self.stage = stage
@@ -79,7 +80,7 @@ class SSA(nn.Module):
         q, k, v = (self._heads(name, spikes) for name in ("q", "k", "v"))
         # Integers, so the order does not matter: k^T v first costs N d^2, not N^2 d.
         y = (q @ (k.transpose(-1, -2) @ v)) * self.scale
-        s, bits = fire(self.attn_lif, y.transpose(2, 3).flatten(3), pack=torch.is_grad_enabled())
+        s, bits = fire(self.attn_lif, y.transpose(2, 3).flatten(3), pack=wants_bits())
         return self.proj(s, bits)
 
     def _heads(self, name: str, spikes: Spikes) -> Tensor:
@@ -97,13 +98,7 @@ class SSA(nn.Module):
         return bn_then_lif(self.proj_bn, self.proj_lif, y)[0]
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() not in (4, 5) or x.shape[2] != self.dim:
-            raise ValueError(
-                f"x must be [T, B, {self.dim}, N] or [T, B, {self.dim}, H, W], "
-                f"got shape {tuple(x.shape)}"
-            )
-        y = self.run(channels_last(autocast_input(x).flatten(3)).contiguous())
-        return channels_first(y).unflatten(3, x.shape[3:])
+        return from_tokens(self.run(to_tokens(x, self.dim)), x.shape)
 
     def input_synapses(self, source: LIF) -> Iterator[Synapse]:
         """The projections of ``source``, whose spikes are (part of) the input."""

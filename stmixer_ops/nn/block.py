@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .attention import SSA
@@ -15,41 +14,15 @@ from .layers import (
     SpikeLinear,
     batch_norm,
     bn_then_lif,
-    channels_first,
-    channels_last,
+    check_heads,
     fire,
+    from_tokens,
     mix_then_lif,
+    to_tokens,
+    wants_bits,
 )
-from .lif import LIF, autocast_input
+from .lif import LIF
 from .synapse import Synapse
-
-
-def check_heads(dim: int, num_heads: int) -> None:
-    """Refuse heads that do not divide the channels."""
-    if dim < 1 or num_heads < 1 or dim % num_heads:
-        raise ValueError(f"num_heads must divide the {dim} channels, got {num_heads}")
-
-
-def to_tokens(x: Tensor, dim: int, num_tokens: int | None = None) -> Tensor:
-    """``[T, B, C, N]`` or ``[T, B, C, H, W]`` to ``[T, B, N, C]``, contiguous; checks the sizes."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"x must be a floating-point tensor, got {got}")
-    if x.dim() not in (4, 5) or x.shape[2] != dim or 0 in x.shape:
-        raise ValueError(
-            f"x must be [T, B, {dim}, N] or [T, B, {dim}, H, W], got shape {tuple(x.shape)}"
-        )
-    tokens = x.shape[3:].numel()
-    if num_tokens is not None and tokens != num_tokens:
-        raise ValueError(
-            f"x must have {num_tokens} tokens (N or H*W), got {tokens} in shape {tuple(x.shape)}"
-        )
-    return channels_last(autocast_input(x).flatten(3)).contiguous()
-
-
-def from_tokens(y: Tensor, shape: torch.Size) -> Tensor:
-    """``[T, B, N, C]`` as a view of the logical ``shape`` that :func:`to_tokens` was given."""
-    return channels_first(y).unflatten(3, shape[3:])
 
 
 class TokenMixer(nn.Module):
@@ -92,7 +65,7 @@ class TokenMixer(nn.Module):
     def currents(self, spikes: Spikes) -> Tensor:
         """What ``bn2`` normalises, ``[T, B, N, C]``, from the spikes of ``lif1``."""
         s, _, bits = bn_then_lif(
-            self.bn1, self.lif2, self.fc1(*spikes), pack=self.mixer == "ssa" and grad()
+            self.bn1, self.lif2, self.fc1(*spikes), pack=self.mixer == "ssa" and wants_bits()
         )
         if self.mixer == "stm":
             s = mix_then_lif(self.stm, self.lif3, s)
@@ -102,7 +75,7 @@ class TokenMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = to_tokens(x, self.dim, self.num_tokens)
-        y = batch_norm(self.bn2, self.currents(fire(self.lif1, tokens, pack=grad())))
+        y = batch_norm(self.bn2, self.currents(fire(self.lif1, tokens, pack=wants_bits())))
         return from_tokens(y, x.shape)
 
     def synapses(self) -> Iterator[Synapse]:
@@ -139,12 +112,12 @@ class ChannelMLP(nn.Module):
 
     def currents(self, spikes: Spikes) -> Tensor:
         """What ``bn2`` normalises, ``[T, B, N, C]``, from the spikes of ``lif1``."""
-        s, _, bits = bn_then_lif(self.bn1, self.lif2, self.fc1(*spikes), pack=grad())
+        s, _, bits = bn_then_lif(self.bn1, self.lif2, self.fc1(*spikes), pack=wants_bits())
         return self.fc2(s, bits)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = to_tokens(x, self.dim)
-        y = batch_norm(self.bn2, self.currents(fire(self.lif1, tokens, pack=grad())))
+        y = batch_norm(self.bn2, self.currents(fire(self.lif1, tokens, pack=wants_bits())))
         return from_tokens(y, x.shape)
 
     def synapses(self) -> Iterator[Synapse]:
@@ -205,16 +178,11 @@ class STMBlock(nn.Module):
         """
         mixer, mlp = self.token_mixer, self.channel_mlp
         if spikes is None:
-            spikes = fire(mixer.lif1, x, pack=grad())
+            spikes = fire(mixer.lif1, x, pack=wants_bits())
         y = mixer.currents(spikes)
-        s, total, bits = bn_then_lif(mixer.bn2, mlp.lif1, y, residual=x, pack=grad())
+        s, total, bits = bn_then_lif(mixer.bn2, mlp.lif1, y, residual=x, pack=wants_bits())
         y = mlp.currents((s, bits))
         if next_lif is None:
             return total + batch_norm(mlp.bn2, y).to(x.dtype), None
-        s, total, bits = bn_then_lif(mlp.bn2, next_lif, y, residual=total, pack=grad())
+        s, total, bits = bn_then_lif(mlp.bn2, next_lif, y, residual=total, pack=wants_bits())
         return total, (s, bits)
-
-
-def grad() -> bool:
-    # Bits serve the backward pass only.
-    return torch.is_grad_enabled()

@@ -14,6 +14,7 @@ from .layers import (
     bn_then_lif,
     channels_first,
     channels_last,
+    check_floating,
     kaiming_fan_out_,
 )
 from .lif import LIF, autocast_input
@@ -38,7 +39,7 @@ class InputConv2d(nn.Conv2d):
         steps = x.shape[0]
         static = steps > 1 and x.stride(0) == 0
         y = super().forward((x[:1] if static else x).flatten(0, 1))
-        y = y.unflatten(0, (-1, x.shape[1]))
+        y = y.contiguous(memory_format=torch.channels_last).unflatten(0, (-1, x.shape[1]))
         return y.expand(steps, *y.shape[1:]) if static else y
 
 
@@ -56,8 +57,6 @@ class ConvBNLIF(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = channels_last(self.conv(x))
-        if y.stride(-1) != 1 and y.stride(0) != 0:
-            y = y.contiguous()
         if self.lif is None:
             return channels_first(batch_norm(self.bn, y))
         return channels_first(bn_then_lif(self.bn, self.lif, y)[0])
@@ -65,9 +64,7 @@ class ConvBNLIF(nn.Module):
 
 def _check_images(x: Tensor, in_channels: int, divisor: int) -> Tensor:
     """``x`` as ``[T, B, C, H, W]`` with the channels innermost; clear errors otherwise."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"x must be a floating-point tensor, got {got}")
+    check_floating(x)
     if x.dim() != 5 or x.shape[2] != in_channels or 0 in x.shape:
         raise ValueError(f"x must be [T, B, {in_channels}, H, W], got shape {tuple(x.shape)}")
     if x.shape[3] % divisor or x.shape[4] % divisor:
@@ -103,9 +100,7 @@ class IPSPS(nn.Module):
         ``[T, B, D, H / 2^downsample, W / 2^downsample]``.
     """
 
-    def __init__(
-        self, in_channels: int, embed_dim: int, downsample: int = 2, **lif: Any
-    ) -> None:
+    def __init__(self, in_channels: int, embed_dim: int, downsample: int = 2, **lif: Any) -> None:
         super().__init__()
         if not isinstance(downsample, int) or not 0 <= downsample <= 4:
             raise ValueError(f"downsample must be an integer from 0 to 4, got {downsample!r}")
@@ -131,9 +126,7 @@ class IPSPS(nn.Module):
         x = y = _check_images(x, self.in_channels, 2**self.downsample)
         for stage in self.main:
             y = stage(y)
-        return channels_first(
-            torch.cat([channels_last(self.protect(x)), channels_last(y)], dim=-1)
-        )
+        return channels_first(torch.cat([channels_last(self.protect(x)), channels_last(y)], dim=-1))
 
     def real_valued(self) -> Iterator[nn.Module]:
         """The layers whose input is not spikes (multiply-accumulates)."""
@@ -161,9 +154,7 @@ class SPS(nn.Module):
         ``[T, B, D, H / 2^downsample, W / 2^downsample]``.
     """
 
-    def __init__(
-        self, in_channels: int, embed_dim: int, downsample: int = 2, **lif: Any
-    ) -> None:
+    def __init__(self, in_channels: int, embed_dim: int, downsample: int = 2, **lif: Any) -> None:
         super().__init__()
         if not isinstance(downsample, int) or not 0 <= downsample <= 4:
             raise ValueError(f"downsample must be an integer from 0 to 4, got {downsample!r}")

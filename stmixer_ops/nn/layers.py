@@ -29,6 +29,49 @@ def channels_first(x: Tensor) -> Tensor:
     return x.movedim(-1, 2)
 
 
+def check_floating(x: Tensor) -> None:
+    """Refuse anything but a floating-point tensor."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"x must be a floating-point tensor, got {got}")
+
+
+def to_tokens(x: Tensor, dim: int, num_tokens: int | None = None) -> Tensor:
+    """``[T, B, C, N]`` or ``[T, B, C, H, W]`` to ``[T, B, N, C]``, contiguous; checks the sizes."""
+    check_floating(x)
+    if x.dim() not in (4, 5) or x.shape[2] != dim or 0 in x.shape:
+        raise ValueError(
+            f"x must be [T, B, {dim}, N] or [T, B, {dim}, H, W], got shape {tuple(x.shape)}"
+        )
+    tokens = x.shape[3:].numel()
+    if num_tokens is not None and tokens != num_tokens:
+        raise ValueError(
+            f"x must have {num_tokens} tokens (N or H*W), got {tokens} in shape {tuple(x.shape)}"
+        )
+    return channels_last(autocast_input(x).flatten(3)).contiguous()
+
+
+def from_tokens(y: Tensor, shape: torch.Size) -> Tensor:
+    """``[T, B, N, C]`` as a view of the logical ``shape`` that :func:`to_tokens` was given."""
+    return channels_first(y).unflatten(3, shape[3:])
+
+
+def check_heads(dim: int, num_heads: int) -> None:
+    """Refuse heads that do not divide the channels."""
+    if dim < 1 or num_heads < 1 or dim % num_heads:
+        raise ValueError(f"num_heads must divide the {dim} channels, got {num_heads}")
+
+
+def make_head(features: int, num_classes: int) -> nn.Module:
+    """Linear readout, truncated normal of 0.02 and zero bias (as timm); Identity for 0 classes."""
+    if num_classes == 0:
+        return nn.Identity()
+    head = nn.Linear(features, num_classes)
+    nn.init.trunc_normal_(head.weight, std=0.02)
+    nn.init.zeros_(head.bias)
+    return head
+
+
 def kaiming_fan_out_(weight: Tensor, fan_out: int) -> Tensor:
     """Kaiming-normal initialisation for ``fan_out``, in place."""
     return nn.init.normal_(weight, std=math.sqrt(2 / fan_out))
@@ -73,9 +116,10 @@ class SpikeConv2d(nn.Conv2d):
 
     def forward(self, s: Tensor) -> Tensor:
         s = autocast_input(s)
-        return F.spike_conv2d(
+        y = F.spike_conv2d(
             s, autocast_input(self.weight), stride=self.stride[0], padding=int(self.padding[0])
         )
+        return channels_first(channels_last(y).contiguous())
 
     def operations(self, spikes: Tensor) -> int:
         """Synaptic operations that ``spikes [T, B, C, H, W]`` cause here, borders considered."""
@@ -142,6 +186,11 @@ class STM(nn.Module):
 
     def extra_repr(self) -> str:
         return f"num_tokens={self.num_tokens}, num_heads={self.num_heads}"
+
+
+def wants_bits() -> bool:
+    """Whether packing spikes pays: the bits serve the backward pass only."""
+    return torch.is_grad_enabled()
 
 
 def has_hooks(module: nn.Module) -> bool:

@@ -94,7 +94,9 @@ class LIF(nn.Module):
             raise TypeError(f"LIF got unexpected arguments: {', '.join(sorted(unknown))}")
         super().__init__()
         if v_reset is None:
-            raise ValueError("v_reset must be a number; SpikingJelly's v_reset=None is reset='soft'")
+            raise ValueError(
+                "v_reset must be a number; SpikingJelly's v_reset=None is reset='soft'"
+            )
         if not (math.isfinite(input_scale) and input_scale > 0):
             raise ValueError(f"input_scale must be positive and finite, got {input_scale!r}")
         if not math.isfinite(v_reset):

@@ -120,7 +120,7 @@ class record:
             return
         fired = spikes.detach().to(torch.uint8)
         if path == next(iter(self.counts), path):
-            self.images += fired.shape[1]
+            self.images += fired.shape[1] if fired.dim() > 1 else 1
         if self._keep:
             self.spikes[path] = fired.contiguous()
         if lif in self._needed:

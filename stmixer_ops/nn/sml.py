@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import STM, channels_first, channels_last, kaiming_fan_out_
+from .layers import STM, channels_last, kaiming_fan_out_, make_head
 
 SMLOutput = tuple[Tensor, Sequence[Tensor]]
 
@@ -70,7 +70,7 @@ class SurrogateModule(nn.Module):
         self.proj = _linear(dim, dim)
         self.bn = nn.BatchNorm1d(dim)
         self.blocks = nn.ModuleList(GELUBlock(dim, num_tokens, num_heads) for _ in range(depth))
-        self.head = nn.Linear(dim, num_classes)
+        self.head = make_head(dim, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.gelu(_norm(self.bn, self.proj(channels_last(x).mean(0))))
@@ -133,10 +133,9 @@ class SMLLoss(nn.Module):
         soft = self._soften(logits)
         mutual = sum(_kl(soft, y) + _kl(y, soft) for y in map(self._soften, aux))
         count = len(aux)
-        return (
-            (1 - self.lam) * supervised / (1 + count * self.alpha)
-            + self.lam / (2 * count) * mutual
-        )
+        return (1 - self.lam) * supervised / (1 + count * self.alpha) + self.lam / (
+            2 * count
+        ) * mutual
 
     def _soften(self, logits: Tensor) -> Tensor:
         # Narrow logits are softened in float32.
