@@ -29,6 +29,8 @@ class SpikingClassifier(nn.Module):
         head: linear readout of the stream's mean (Identity for ``num_classes=0``).
     """
 
+    blocks: nn.ModuleList
+
     def __init__(
         self,
         img_size: int | tuple[int, int],
@@ -69,6 +71,8 @@ class SpikingClassifier(nn.Module):
 
     def _config(self) -> dict[str, Any]:
         small = self.img_size[0] < 64
+        mean: tuple[float, ...]
+        std: tuple[float, ...]
         mean, std = (CIFAR_MEAN, CIFAR_STD) if small else (IMAGENET_MEAN, IMAGENET_STD)
         if self.in_channels != 3:
             mean, std = (0.0,) * self.in_channels, (1.0,) * self.in_channels

@@ -22,7 +22,7 @@ _log = logging.getLogger("stmixer_ops")
 
 # Training scripts store their options, and sometimes a metric as a NumPy scalar, beside the
 # weights. Both are plain data.
-_scalar = type(np.float64(0)).__reduce__(np.float64(0))[0]
+_scalar: Any = np.float64(0).__reduce__()[0]  # type: ignore[call-arg, index]
 _HARMLESS: list[Any] = [
     argparse.Namespace,
     np.dtype,
@@ -174,7 +174,10 @@ def _some(names: list[str], separator: str = ", ", limit: int = 5) -> str:
     return separator.join(names[:limit]) + more
 
 
-def _rename(key: str, rules: Mapping[str, Callable[[re.Match[str]], str] | str]) -> str | None:
+_Rules = Mapping[str, Callable[[re.Match[str]], str] | str]
+
+
+def _rename(key: str, rules: _Rules) -> str | None:
     for pattern, replacement in rules.items():
         if match := re.fullmatch(pattern, key):
             return replacement(match) if callable(replacement) else match.expand(replacement)
@@ -193,7 +196,7 @@ def _third(prefix: str) -> Callable[[re.Match[str]], str]:
     return name
 
 
-_STMIXER = {
+_STMIXER: _Rules = {
     rf"patch_embd\.proj_conv\.(\d+)\.{_TENSOR}": _third("patch_embed.main"),
     rf"patch_embd\.short_proj1\.0\.{_TENSOR}": r"patch_embed.protect.conv.\1",
     rf"patch_embd\.short_proj1\.1\.{_TENSOR}": r"patch_embed.protect.bn.\1",
@@ -206,7 +209,7 @@ _STMIXER = {
     rf"block\.(\d+)\.channel_mix\.fc(\d)\.2\.{_TENSOR}": r"blocks.\1.channel_mlp.bn\2.\3",
     rf"head\.{_TENSOR}": r"head.\1",
 }
-_SURROGATE = {
+_SURROGATE: _Rules = {
     rf"proj_conv\.0\.{_TENSOR}": r"proj.\1",
     rf"proj_conv\.1\.{_TENSOR}": r"bn.\1",
     rf"encoder\.(\d+)\.spatial_mix\.fc([12])\.1\.{_TENSOR}": r"blocks.\1.fc\2.\3",
@@ -218,7 +221,7 @@ _SURROGATE = {
     rf"encoder\.(\d+)\.channel_mix\.fc2\.1\.{_TENSOR}": r"blocks.\1.bn4.\2",
     rf"head\.{_TENSOR}": r"head.\1",
 }
-_SPIKFORMER = {
+_SPIKFORMER: _Rules = {
     rf"patch_embed\.rpe_(conv|bn)\.{_TENSOR}": r"patch_embed.position.\1.\2",
     rf"patch_embed\.proj_(conv|bn)(\d?)\.{_TENSOR}": (
         lambda m: f"patch_embed.main.{m[2] or 0}.{m[1]}.{m[3]}"

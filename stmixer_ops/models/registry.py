@@ -20,13 +20,12 @@ TAGS: dict[str, dict[str, Any]] = {
     "cifar10dvs": {**_EVENTS, "num_classes": 10, "T": 16},
     "dvs128gesture": {**_EVENTS, "num_classes": 11, "T": 16},
 }
-# Published sizes (depth, width, heads) and the data sets they were published for.
-_STMIXER = {
+# Published sizes, (depth, width, heads) of STMixer and (depth, width) of Spikformer, and the data
+# sets they were published for.
+_PUBLISHED: dict[tuple[int, ...], tuple[str, ...]] = {
     **{(4, 384, heads): ("cifar10", "cifar100") for heads in (8, 16, 32)},
     **{(8, 768, heads): ("in1k",) for heads in (8, 12, 16, 32)},
     **{(2, 256, heads): ("cifar10dvs", "dvs128gesture") for heads in (8, 16, 32)},
-}
-_SPIKFORMER = {
     (4, 384): ("cifar10", "cifar100"),
     (8, 768): ("in1k",),
     (2, 256): ("cifar10dvs", "dvs128gesture"),
@@ -36,8 +35,10 @@ _VARIANT = {"cifar10": "cifar10", "cifar100": "cifar10", "in1k": "imagenet"}
 
 def list_models(with_tags: bool = False) -> list[str]:
     """The published names; ``with_tags`` lists each with each of its data sets instead."""
-    names = {f"stmixer_{d}_{w}_{h}": tags for (d, w, h), tags in _STMIXER.items()}
-    names |= {f"spikformer_{d}_{w}": tags for (d, w), tags in _SPIKFORMER.items()}
+    names = {
+        "_".join(["stmixer" if len(sizes) == 3 else "spikformer", *map(str, sizes)]): tags
+        for sizes, tags in _PUBLISHED.items()
+    }
     if not with_tags:
         return sorted(names)
     return sorted(f"{name}.{tag}" for name, tags in names.items() for tag in tags)
@@ -60,19 +61,22 @@ def create_model(name: str, **overrides: Any) -> SpikingClassifier:
     match = re.fullmatch(r"stmixer_(\d+)_(\d+)_(\d+)|spikformer_(\d+)_(\d+)", base)
     if match is None:
         close = difflib.get_close_matches(base, list_models(), n=3, cutoff=0.5)
-        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        hint = f" (did you mean {', '.join(close)}?)" if close else ""
         raise ValueError(
-            f"unknown model {name!r}{hint} Names are stmixer_<depth>_<width>_<heads> and "
-            f"spikformer_<depth>_<width>, optionally with .<tag>"
+            f"unknown model {name!r}{hint}; names are stmixer_<depth>_<width>_<heads> and "
+            "spikformer_<depth>_<width>, optionally followed by .<tag>"
         )
     if tag and tag not in TAGS:
         raise ValueError(f"unknown tag {tag!r} of {base}; tags are {', '.join(TAGS)}")
-    numbers = [int(n) for n in match.groups() if n is not None]
-    published = _STMIXER if match[1] else _SPIKFORMER
-    tag = tag or published.get(tuple(numbers), ("cifar10",))[0]
+    numbers = tuple(int(n) for n in match.groups() if n is not None)
+    tag = tag or _PUBLISHED.get(numbers, ("cifar10",))[0]
     sizes = {"depth": numbers[0], "embed_dim": numbers[1], **TAGS[tag]}
     if "in_chans" in overrides:
         overrides["in_channels"] = overrides.pop("in_chans")
+    model: SpikingClassifier
     if match[1]:
-        return STMixer(**{**sizes, "num_heads": numbers[2], **overrides})
-    return Spikformer(**{**sizes, "variant": _VARIANT.get(tag, "dvs"), **overrides})
+        model = STMixer(**{**sizes, "num_heads": numbers[2], **overrides})
+    else:
+        model = Spikformer(**{**sizes, "variant": _VARIANT.get(tag, "dvs"), **overrides})
+    model.default_cfg.update(architecture=base, tag=tag)
+    return model

@@ -179,7 +179,8 @@ class Spikformer(SpikingClassifier):
 
     def synapses(self) -> Iterator[Synapse]:
         # Every population that adds to the stream is read by all branches that come after it.
-        branches = [branch for block in self.blocks for branch in (block.attn, block.mlp)]
+        blocks: list[Any] = list(self.blocks)
+        branches = [branch for block in blocks for branch in (block.attn, block.mlp)]
         for i, branch in enumerate(branches):
             readers = [branch.q, branch.k, branch.v] if isinstance(branch, SSA) else [branch.fc1]
             for reader in readers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import Tensor, nn
 
@@ -11,6 +11,11 @@ from ..nn.embed import IPSPS, SPS
 from ..nn.layers import channels_first, has_hooks, make_head, to_tokens
 from ..nn.sml import SurrogateModule, surrogate_depths
 from .base import SpikingClassifier
+
+
+def _plain(block: nn.Module | None) -> TypeGuard[STMBlock]:
+    # A replaced or hooked block must be called, with the stream as anyone's module takes it.
+    return type(block) is STMBlock and not has_hooks(block)
 
 
 class STMixer(SpikingClassifier):
@@ -92,16 +97,14 @@ class STMixer(SpikingClassifier):
         for i, block in enumerate(self.blocks):
             if with_aux and i % 2 == 0 and i // 2 < len(self.surrogates):
                 aux.append(self.surrogates[i // 2](stream))
-            if type(block) is not STMBlock or has_hooks(block):
+            if not _plain(block):
                 stream, spikes = block(stream), None
                 continue
             following = self.blocks[i + 1] if i + 1 < len(self.blocks) else None
-            # A replaced or hooked block must see its input as anyone's module would.
-            fuse = type(following) is STMBlock and not has_hooks(following)
             y, spikes = block.run(
                 to_tokens(stream, block.dim, block.num_tokens),
                 spikes,
-                following.token_mixer.lif1 if fuse else None,
+                following.token_mixer.lif1 if _plain(following) else None,
             )
             stream = channels_first(y)
         return stream, aux

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from .layers import (
     CountedLinear,
-    Spikes,
     SpikeLinear,
+    Spikes,
     batch_norm,
     bn_then_lif,
     check_heads,
@@ -41,6 +41,13 @@ class SSA(nn.Module):
         lif: keywords of :class:`LIF`.
     Shape: ``[T, B, C, N]`` or ``[T, B, C, H, W]`` to the same.
     """
+
+    q: CountedLinear
+    k: CountedLinear
+    v: CountedLinear
+    q_lif: LIF
+    k_lif: LIF
+    v_lif: LIF
 
     def __init__(
         self,

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from .attention import SSA
 from .layers import (
     STM,
-    Spikes,
     SpikeLinear,
+    Spikes,
     batch_norm,
     bn_then_lif,
     check_heads,

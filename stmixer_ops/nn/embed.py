@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -116,7 +117,7 @@ class IPSPS(nn.Module):
                 LIF(**lif) if i < 4 else None,
             )
             for i, (source, width, stride) in enumerate(
-                zip([in_channels, *widths], widths, strides)
+                zip([in_channels, *widths], widths, strides, strict=False)
             )
         )
         patch = 2**downsample
@@ -130,11 +131,13 @@ class IPSPS(nn.Module):
 
     def real_valued(self) -> Iterator[nn.Module]:
         """The layers whose input is not spikes (multiply-accumulates)."""
-        yield self.main[0].conv
+        first: Any = self.main[0]
+        yield first.conv
         yield self.protect.conv
 
     def synapses(self) -> Iterator[Synapse]:
-        for before, after in zip(self.main[:-1], self.main[1:]):
+        stages: list[Any] = list(self.main)
+        for before, after in pairwise(stages):
             yield Synapse(before.lif, after.conv)
 
 
@@ -164,7 +167,7 @@ class SPS(nn.Module):
         self.downsample = downsample
         self.main = nn.ModuleList(
             ConvBNLIF((SpikeConv2d if i else InputConv2d)(source, width, 3, 1, 1), LIF(**lif))
-            for i, (source, width) in enumerate(zip([in_channels, *widths], widths))
+            for i, (source, width) in enumerate(zip([in_channels, *widths], widths, strict=False))
         )
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
         self.position = ConvBNLIF(SpikeConv2d(embed_dim, embed_dim, 3, 1, 1), LIF(**lif))
@@ -183,17 +186,20 @@ class SPS(nn.Module):
 
     def real_valued(self) -> Iterator[nn.Module]:
         """The layers whose input is not spikes (multiply-accumulates)."""
-        yield self.main[0].conv
+        first: Any = self.main[0]
+        yield first.conv
 
     def synapses(self) -> Iterator[Synapse]:
-        readers = [*(stage.conv for stage in self.main[1:]), self.position.conv]
-        for i, (stage, reader) in enumerate(zip(self.main, readers)):
-            yield Synapse(stage.lif, _Pooled(self, i, reader))
+        stages: list[Any] = [*self.main, self.position]
+        for i, (stage, after) in enumerate(pairwise(stages)):
+            yield Synapse(stage.lif, _Pooled(self, i, after.conv))
 
     def stream_synapses(self, reader: Projection) -> Iterator[Synapse]:
         """Projections of the two populations that make up the output, for one ``reader`` of it."""
-        yield Synapse(self.main[-1].lif, _Pooled(self, len(self.main) - 1, reader))
-        yield Synapse(self.position.lif, reader)
+        last: Any = self.main[-1]
+        position: Any = self.position
+        yield Synapse(last.lif, _Pooled(self, len(self.main) - 1, reader))
+        yield Synapse(position.lif, reader)
 
 
 class _Pooled:

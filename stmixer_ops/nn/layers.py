@@ -11,6 +11,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import functional as F
 from .lif import LIF, autocast_input
@@ -218,7 +219,7 @@ def batch_norm(bn: nn.Module, y: Tensor) -> Tensor:
 
 def fire(lif: nn.Module, x: Tensor, *, pack: bool = False) -> Spikes:
     """Spikes of ``lif`` for currents ``x [T, B, ..., C]``."""
-    if not (pack and _plain(lif, LIF) and lif.input_scale == 1):
+    if not (pack and isinstance(lif, LIF) and _plain(lif, LIF) and lif.input_scale == 1):
         return channels_last(lif(channels_first(x))), None
     s, bits = F.lif(x, pack=True, **lif.options())
     lif.observe(channels_first(s))
@@ -232,32 +233,46 @@ def bn_then_lif(
     *,
     residual: Tensor | None = None,
     pack: bool = False,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Batch normalisation of ``y [T, B, ..., C]``, plus ``residual``, into neurons.
 
     One fused op where ``bn`` is PyTorch's own and ``lif`` is :class:`LIF`; where either is
     something else or carries hooks, the modules are called one after the other.
 
     Returns:
-        spikes, the sum (None without ``residual``), and the bits along C (None unless packed).
+        spikes, the sum (the spikes again without ``residual``), and the bits along C (None unless
+        packed).
     """
-    scale = getattr(lif, "input_scale", 1.0)
-    fused = _plain(bn, nn.BatchNorm1d, nn.BatchNorm2d) and _plain(lif, LIF)
-    if not fused or (scale != 1 and (residual is not None or not bn.affine)):
-        total = batch_norm(bn, y)
-        if residual is not None:
-            total = residual + total.to(residual.dtype)
-        s, bits = fire(lif, total, pack=pack)
-        return s, None if residual is None else total, bits
+    if (
+        isinstance(bn, _BatchNorm)
+        and isinstance(lif, LIF)
+        and _plain(bn, nn.BatchNorm1d, nn.BatchNorm2d)
+        and _plain(lif, LIF)
+        and (lif.input_scale == 1 or (residual is None and bn.affine))
+    ):
+        return _bn_lif(bn, lif, y, residual, pack)
+    total = batch_norm(bn, y)
+    if residual is not None:
+        total = residual + total.to(residual.dtype)
+    s, bits = fire(lif, total, pack=pack)
+    return s, s if residual is None else total, bits
 
-    weight, bias = bn.weight, bn.bias
-    if scale != 1:
-        weight, bias = weight * scale, bias * scale
+
+def _bn_lif(
+    bn: _BatchNorm, lif: LIF, y: Tensor, residual: Tensor | None, pack: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    weight: Tensor = bn.weight
+    bias: Tensor = bn.bias
+    if lif.input_scale != 1:
+        weight, bias = weight * lif.input_scale, bias * lif.input_scale
+    # As nn.BatchNorm's forward decides: statistics of the batch, and which running ones.
+    tracked = not bn.training or bn.track_running_stats
     out = F.bn_lif(
         y,
         weight,
         bias,
-        *_running_stats(bn),
+        bn.running_mean if tracked else None,
+        bn.running_var if tracked else None,
         training=bn.training or bn.running_mean is None,
         momentum=_momentum(bn),
         eps=bn.eps,
@@ -267,22 +282,12 @@ def bn_then_lif(
         pack=pack,
         **lif.options(),
     )
-    if residual is None:
-        s, bits = out if pack else (out, None)
-        total = None
-    else:
-        s, total, bits = out if pack else (*out, None)
-    lif.observe(channels_first(s))
-    return s, total, bits
+    results = out if isinstance(out, tuple) else (out,)
+    lif.observe(channels_first(results[0]))
+    return results[0], results[0 if residual is None else 1], results[-1] if pack else None
 
 
-def _running_stats(bn: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor | None, Tensor | None]:
-    if bn.training and not bn.track_running_stats:
-        return None, None
-    return bn.running_mean, bn.running_var
-
-
-def _momentum(bn: nn.modules.batchnorm._BatchNorm) -> float:
+def _momentum(bn: _BatchNorm) -> float:
     """The factor of this update (momentum=None: cumulative average), counting the batch."""
     if bn.training and bn.track_running_stats and bn.num_batches_tracked is not None:
         bn.num_batches_tracked.add_(1)
@@ -293,7 +298,9 @@ def _momentum(bn: nn.modules.batchnorm._BatchNorm) -> float:
 
 def mix_then_lif(stm: nn.Module, lif: nn.Module, s: Tensor) -> Tensor:
     """Token mixing of ``s [T, B, N, C]`` into neurons; the currents stay inside the op."""
-    if not (_plain(stm, STM) and _plain(lif, LIF)):
+    if not (
+        isinstance(stm, STM) and isinstance(lif, LIF) and _plain(stm, STM) and _plain(lif, LIF)
+    ):
         return channels_last(lif(stm(channels_first(s))))
     weight = autocast_input(stm.weight)
     if lif.input_scale != 1:

@@ -139,14 +139,16 @@ class record:
     def _count_macs(self, layer: nn.Module, _: Any, output: Tensor) -> None:
         # Any kernel over any input: each output is a product with one row of the weight.
         path = self._real_valued[layer]
-        self.macs[path] = self.macs.get(path, 0) + output.numel() * layer.weight[0].numel()
+        weight: Any = layer.weight
+        self.macs[path] = self.macs.get(path, 0) + output.numel() * weight[0].numel()
 
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The module inside ``torch.compile``'s and data-parallel wrappers."""
     while True:
-        if isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = model._orig_mod
+        compiled = getattr(model, "_orig_mod", None)
+        if isinstance(compiled, nn.Module):
+            model = compiled
         elif isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
             model = model.module
         else:

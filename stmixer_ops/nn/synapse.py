@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
 
 if TYPE_CHECKING:
     from .lif import LIF
@@ -17,8 +17,9 @@ class Projection(Protocol):
     Shapes are logical: ``[T, B, C, N]`` or ``[T, B, C, H, W]``, T and B counted.
     """
 
-    def operations(self, spikes: Tensor, *others: Tensor) -> int:
-        """Additions that these (uint8) spikes cause."""
+    @property
+    def operations(self) -> Callable[..., int]:
+        """``operations(spikes, *others)``: additions that these (uint8) spikes cause."""
 
     def dense_macs(self, shape: torch.Size) -> int:
         """Multiply-accumulates if the spikes were dense numbers, by the usual convention."""
