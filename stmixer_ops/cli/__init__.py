@@ -1,0 +1,5 @@
+"""The ``stmixer`` command."""
+
+from .main import main
+
+__all__ = ["main"]

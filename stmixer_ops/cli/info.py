@@ -1,0 +1,127 @@
+"""``stmixer info``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..data import ImageSet, MemoryImages
+from ..models import create_model
+from ..models.base import SpikingClassifier
+from ..train.augment import normalise
+from ..train.checkpoint import Checkpoint, load_checkpoint
+from ._arguments import add_data, add_threads, load_data, positive, set_threads
+from ._measure import Cost, measure
+from ._table import energy, format_table, quantity
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=run)
+    parser.epilog = (
+        "Energy by the field's convention: 4.6 pJ per MAC of layers that read real numbers, "
+        "0.9 pJ per synaptic operation (SOP); memory traffic is not in it."
+    )
+    parser.add_argument("model", help="checkpoint, or a name for create_model (random weights)")
+    add_data(parser)
+    parser.add_argument("--T", type=positive, help="time steps")
+    parser.add_argument(
+        "--images", type=positive, default=256, help="test images to measure on (default 256)"
+    )
+    add_threads(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    set_threads(args.threads)
+    steps = {"T": args.T} if args.T else {}
+    if Path(args.model).suffix == ".safetensors" or Path(args.model).is_file():
+        saved = load_checkpoint(args.model)
+        model = saved.build_model(**steps)
+        images, source = _images(saved, args)
+    else:
+        torch.manual_seed(0)
+        model = create_model(args.model, **steps)
+        images = torch.randn(min(args.images, 4), model.in_channels, *model.img_size)
+        _calibrate(model, images)
+        source = f"random weights and {len(images)} random inputs"
+    cost = measure(model, images)
+    parameters = sum(p.numel() for p in model.parameters())
+    if args.json:
+        print(json.dumps(_as_dict(model, parameters, source, cost)))
+    else:
+        _show(model, parameters, source, cost)
+    return 0
+
+
+def _images(saved: Checkpoint, args: argparse.Namespace) -> tuple[Tensor, str]:
+    stored = saved.config["data"]
+    mean, std = torch.tensor(stored["mean"]), torch.tensor(stored["std"])
+    if args.data is None and args.root is None and stored["name"] != "digits":
+        size = stored["img_size"]
+        images = torch.randn(min(args.images, 16), len(stored["mean"]), size, size)
+        return images, f"{len(images)} random inputs (--root gives the rates on real images)"
+    data = load_data(saved, args.data, args.root)
+    images = first_images(data.test, args.images)
+    return normalise(images, mean, std), f"{len(images)} test images of {data.name}"
+
+
+def first_images(images: ImageSet, count: int) -> Tensor:
+    """The first ``count`` images, uint8 ``[B, C, H, W]``."""
+    if isinstance(images, MemoryImages):
+        return images.images[:count]
+    return torch.stack([images[i][0] for i in range(min(count, len(images)))])
+
+
+def _calibrate(model: nn.Module, images: Tensor) -> None:
+    """Give the batch norms the statistics of ``images``: untrained ones let hardly a spike pass."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = None  # plain average over all batches, here one
+    model.train()
+    with torch.no_grad():
+        model(images)
+
+
+def _as_dict(
+    model: SpikingClassifier, parameters: int, source: str, cost: Cost
+) -> dict[str, object]:
+    return {
+        "parameters": parameters,
+        "T": model.T,
+        "measured_on": source,
+        "macs": cost.total("macs"),
+        "sops": cost.total("sops"),
+        "spikes": cost.total("spikes"),
+        "rate": cost.rate,
+        "energy_pj": cost.total("energy"),
+        "layers": [{**vars(row), "energy_pj": row.energy} for row in cost.rows],
+    }
+
+
+def _show(model: SpikingClassifier, parameters: int, source: str, cost: Cost) -> None:
+    height, width = model.img_size
+    print(
+        f"{type(model).__name__}: {model.in_channels}x{height}x{width} to {model.num_classes} "
+        f"classes, depth {model.depth}, width {model.embed_dim}, {model.num_heads} heads, "
+        f"{model.num_tokens} tokens, T={model.T}, {model.reset_mode} reset, "
+        f"{quantity(parameters)} parameters"
+    )
+    print(f"per image, measured on {source}:\n")
+    rows = [
+        [
+            row.path,
+            "-" if row.rate is None else f"{row.rate:.3f}",
+            "-" if row.rate is None else quantity(row.spikes),
+            quantity(row.macs) if row.macs else "-",
+            quantity(row.sops) if row.sops else "-",
+            energy(row.energy),
+        ]
+        for row in cost.rows
+    ]
+    totals = [quantity(cost.total(field)) for field in ("spikes", "macs", "sops")]
+    rows.append(["total", f"{cost.rate:.3f}", *totals, energy(cost.total("energy"))])
+    print(format_table(["layer", "rate", "spikes", "MACs", "SOPs", "energy"], rows))

@@ -1,0 +1,123 @@
+"""``stmixer train``: every field of a recipe is an option."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import typing
+from pathlib import Path
+from typing import Any
+
+from ..data import list_datasets
+from ..train.loop import train
+from ..train.progress import open_display
+from ..train.recipe import RECIPES, Recipe, get_recipe
+from ._arguments import positive
+
+_EXAMPLES = """examples:
+  stmixer train digits --out out/digits
+  stmixer train fashion-mnist --root data/fashion-mnist --out out/fashion
+  stmixer train cifar10 --root data/cifar10 --recipe cifar-quick --T 4
+  stmixer train photos/ --img-size 64 --model stmixer_4_128_8 --epochs 30
+  stmixer train --resume --out out/fashion --root data/fashion-mnist"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EXAMPLES
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "data",
+        nargs="?",
+        metavar="DATA",
+        help=f"data set ({', '.join(list_datasets())}) or a folder of images",
+    )
+    parser.add_argument("--root", help="folder of the data set")
+    parser.add_argument("--out", help="folder for the results (default out/<data set>)")
+    parser.add_argument("--recipe", choices=list(RECIPES), help="by default that of the data set")
+    parser.add_argument("--resume", action="store_true", help="go on from OUT/last.safetensors")
+    parser.add_argument("--init-from", metavar="FILE", help="checkpoint to start the weights from")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default auto)")
+    parser.add_argument("--threads", type=positive, help="CPU threads")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that load image files (default 0)"
+    )
+    fields = parser.add_argument_group("recipe", "each replaces the recipe's own value")
+    types = typing.get_type_hints(Recipe)
+    for field in dataclasses.fields(Recipe):
+        if field.name != "data":
+            _add_field(fields, field, types[field.name])
+
+
+def _add_field(group: Any, field: dataclasses.Field[Any], kind: Any) -> None:
+    flag, text = "--" + field.name.replace("_", "-"), field.metadata["help"]
+    # Left out means the recipe's value, which None could not say of optional fields.
+    options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": text}
+    if field.name == "model_args":
+        group.add_argument("--model-arg", **options, action="append", metavar="NAME=VALUE")
+    elif kind is bool:
+        group.add_argument(flag, **options, action=argparse.BooleanOptionalAction)
+    elif field.name == "reset":
+        group.add_argument(flag, **options, choices=("hard", "soft"))
+    else:
+        plain = next(k for k in (typing.get_args(kind) or (kind,)) if k is not type(None))
+        group.add_argument(flag, **options, type=plain, metavar=plain.__name__.upper())
+
+
+def _changes(args: argparse.Namespace) -> dict[str, Any]:
+    given = vars(args)
+    names = {f.name for f in dataclasses.fields(Recipe)} - {"data"}
+    changes = {name: given[name] for name in names if name in given}
+    if "model_args" in changes:
+        changes["model_args"] = dict(map(_assignment, changes["model_args"]))
+    return changes
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ValueError(f"--model-arg: expected NAME=VALUE, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def run(args: argparse.Namespace) -> int:
+    changes = _changes(args)
+    data, root = args.data, args.root
+    if data is not None and data not in list_datasets():
+        if not Path(data).is_dir():
+            raise ValueError(
+                f"data set must be one of {', '.join(list_datasets())} or a folder of images, "
+                f"got {data!r}"
+            )
+        data, root = "folder", data
+    recipe: Recipe | None = None
+    if data is not None or args.recipe is not None:
+        recipe = get_recipe(args.recipe, data=data, **changes)
+    elif not args.resume:
+        raise ValueError("expected a data set, --recipe, or --resume with --out")
+    elif changes:
+        raise ValueError(f"--resume goes on with the recipe inside; leave out {sorted(changes)[0]}")
+    if args.out is None and recipe is None:
+        raise ValueError("--resume needs --out, the folder of the run, or the data set")
+    out = Path(args.out) if args.out else Path("out") / typing.cast(Recipe, recipe).data
+    result = train(
+        recipe,
+        out=out,
+        root=root,
+        device=args.device,
+        threads=args.threads,
+        workers=args.workers,
+        resume=args.resume,
+        init_from=args.init_from,
+        display=open_display(),
+    )
+    top1 = [record["test_top1"] for record in result.history]
+    print(
+        f"test accuracy {100 * top1[-1]:.2f} % after {len(top1)} epochs "
+        f"(best {100 * max(top1):.2f} %)\n{result.last}"
+    )
+    return 0

@@ -1,0 +1,129 @@
+"""Augmentation: flips and shifts on tensors; RandAugment, erasing, mixup, cutmix from timm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..data import ImageData
+from .recipe import Recipe
+
+Mix: TypeAlias = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What a recipe does to its images.
+
+    ``source`` is "timm" or "tensor"; ``transform``: PIL image to normalised float ``[C, H, W]``,
+    or None; ``mix(images, labels, off)``: mixed images (unless ``off``) and soft targets, or None;
+    ``notes`` are lines for the log.
+    """
+
+    source: str
+    transform: Callable[[Any], Tensor] | None
+    mix: Mix | None
+    notes: tuple[str, ...]
+
+
+def timm_obstacle() -> str | None:
+    """Why timm's augmentation cannot be used here, or None if it can."""
+    try:
+        import timm.data  # noqa: F401
+    except Exception as error:  # torchvision beside another torch raises RuntimeError
+        return f"timm cannot be imported ({str(error).splitlines()[0]})"
+    return None
+
+
+def build_augmentation(recipe: Recipe, data: ImageData) -> Augmentation:
+    """timm's transforms where the recipe asks for them and they can run, else tensors alone."""
+    asked = [
+        name
+        for name in ("rand_augment", "random_erasing", "mixup", "cutmix")
+        if getattr(recipe, name)
+    ]
+    plain = f"augmentation on tensors: flip {recipe.flip:g}, shift {recipe.crop_padding} px"
+    if not asked:
+        return Augmentation("tensor", None, None, (plain,))
+    obstacle = timm_obstacle() or (
+        None if data.in_channels == 3 else "timm's transforms need colour images"
+    )
+    if obstacle is not None:
+        missing = f"without {', '.join(asked)}: {obstacle}; pip install stmixer-ops[augment]"
+        return Augmentation("tensor", None, None, (plain, missing))
+    notes = (f"augmentation by timm: {', '.join(asked)}; flip and shift on tensors",)
+    return Augmentation("timm", _timm_transform(recipe, data), _timm_mix(recipe, data), notes)
+
+
+def _timm_transform(recipe: Recipe, data: ImageData) -> Callable[[Any], Tensor] | None:
+    if not (recipe.rand_augment or recipe.random_erasing):
+        return None
+    from timm.data import create_transform
+
+    return create_transform(
+        data.img_size,
+        is_training=True,
+        scale=(1.0, 1.0),
+        ratio=(1.0, 1.0),
+        hflip=0.0,  # flips are made on the batch, with or without timm
+        color_jitter=None,
+        auto_augment=recipe.rand_augment,
+        interpolation="bicubic",
+        mean=data.mean,
+        std=data.std,
+        re_prob=recipe.random_erasing,
+    )
+
+
+def _timm_mix(recipe: Recipe, data: ImageData) -> Mix | None:
+    if not (recipe.mixup or recipe.cutmix):
+        return None
+    from timm.data import Mixup
+
+    mixup = Mixup(
+        mixup_alpha=recipe.mixup,
+        cutmix_alpha=recipe.cutmix,
+        label_smoothing=recipe.label_smoothing,
+        num_classes=data.num_classes,
+    )
+
+    def mix(images: Tensor, labels: Tensor, off: bool) -> tuple[Tensor, Tensor]:
+        mixup.mixup_enabled = not off
+        even = len(images) - len(images) % 2  # timm mixes pairs
+        return mixup(images[:even], labels[:even])
+
+    return mix
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """uint8 ``[B, C, H, W]`` to float ``(images / 255 - mean) / std``; floats are left alone."""
+    if images.is_floating_point():
+        return images
+    return images.float().div_(255).sub_(mean[:, None, None]).div_(std[:, None, None])
+
+
+def flip_and_shift(images: Tensor, flip: float, padding: int, generator: torch.Generator) -> Tensor:
+    """Mirror each image with probability ``flip``, shift it by up to ``padding`` pixels.
+
+    What is shifted in from outside is the reflected border. ``images [B, C, H, W]``.
+    """
+    batch, _, height, width = images.shape
+    if flip:
+        mirrored = torch.rand(batch, generator=generator).to(images.device) < flip
+        images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+    if padding:
+        offsets = torch.randint(2 * padding + 1, (2, batch, 1), generator=generator)
+        rows, columns = (
+            (offsets[i] + torch.arange(size)).to(images.device)
+            for i, size in enumerate((height, width))
+        )
+        padded = F.pad(images.float(), (padding,) * 4, mode="reflect").to(images.dtype)
+        index = torch.arange(batch, device=images.device)[:, None, None]
+        images = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]]
+        images = images.permute(0, 3, 1, 2).contiguous()
+    return images

@@ -1,0 +1,79 @@
+"""What a person sees while something long runs: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+Advance = Callable[[str], None]
+
+
+class Display:
+    """Plain lines on ``stream`` (standard error by default); tasks are silent."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+
+    def line(self, text: str) -> None:
+        """Print one line."""
+        print(text, file=self._stream or sys.stderr, flush=True)
+
+    @contextmanager
+    def task(self, label: str, total: int) -> Iterator[Advance]:
+        """``total`` pieces of work; call what this gives after each, with a short status."""
+        yield lambda status: None
+
+
+class Quiet(Display):
+    """Shows nothing."""
+
+    def line(self, text: str) -> None:
+        pass
+
+
+class Bars(Display):
+    """A rich progress bar for each task, lines printed above it."""
+
+    def __init__(self, console: Any) -> None:
+        super().__init__()
+        self._console = console
+
+    def line(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False)
+
+    @contextmanager
+    def task(self, label: str, total: int) -> Iterator[Advance]:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+        )
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            task = progress.add_task(label, total=total, status="")
+            yield lambda status: progress.update(task, advance=1, status=status)
+
+
+def open_display() -> Display:
+    """Bars if standard error is a terminal and rich is installed, else plain lines."""
+    if sys.stderr.isatty():
+        try:
+            from rich.console import Console
+        except ImportError:
+            return Display()
+        return Bars(Console(stderr=True))
+    return Display()

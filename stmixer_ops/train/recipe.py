@@ -1,0 +1,216 @@
+"""Training recipes: everything that decides a result, in one frozen JSON-able dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained, on what, and how. Each field is an option of ``stmixer train``."""
+
+    data: str = _option("digits", "data set, see stmixer_ops.data.list_datasets()")
+    img_size: int | None = _option(None, "side of the images; the data set's own by default")
+    model: str = _option("stmixer_4_384_16", "name for create_model")
+    model_args: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "further keywords of create_model"}
+    )
+    T: int = _option(1, "time steps")
+    reset: str = _option("hard", "reset of the neurons after a spike: hard or soft")
+    sml: bool = _option(True, "train with surrogate modules (SML)")
+
+    epochs: int = _option(300, "epochs of the cosine, warm-up included")
+    cooldown_epochs: int = _option(0, "epochs at min_lr after the cosine")
+    warmup_epochs: float = _option(0, "epochs of linear warm-up")
+    batch_size: int = _option(64, "images in a step")
+    lr: float = _option(5e-3, "highest learning rate of AdamW")
+    warmup_lr: float = _option(1e-6, "learning rate at the start of the warm-up")
+    min_lr: float = _option(1e-6, "learning rate at the end of the cosine")
+    weight_decay: float = _option(0.05, "of matrices; biases and norms have none")
+
+    label_smoothing: float = _option(0.0, "share of the target spread over all classes")
+    mixup: float = _option(0.0, "alpha of mixup, 0 for none (timm)")
+    cutmix: float = _option(0.0, "alpha of cutmix, 0 for none (timm)")
+    mixup_off_epoch: int | None = _option(None, "epoch from which mixup and cutmix are off")
+    rand_augment: str | None = _option(None, "RandAugment in timm's notation (timm)")
+    random_erasing: float = _option(0.0, "probability of random erasing (timm)")
+    flip: float = _option(0.0, "probability of a horizontal flip")
+    crop_padding: int = _option(0, "pixels by which images are shifted at random")
+
+    amp: bool = _option(True, "bfloat16 autocast on a GPU")
+    seed: int = _option(0, "everything random follows from it")
+
+    def __post_init__(self) -> None:
+        for name in ("T", "epochs", "batch_size"):
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        for name in (
+            "cooldown_epochs",
+            "warmup_epochs",
+            "crop_padding",
+            "weight_decay",
+            "mixup",
+            "cutmix",
+            "warmup_lr",
+            "min_lr",
+            "seed",
+        ):
+            self._check(name, 0 <= getattr(self, name) < math.inf, "0 or more")
+        for name in ("flip", "random_erasing", "label_smoothing"):
+            self._check(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
+        self._check("lr", 0 < self.lr < math.inf, "positive")
+        self._check("reset", self.reset in ("hard", "soft"), "'hard' or 'soft'")
+        self._check("warmup_epochs", self.warmup_epochs <= self.epochs, f"at most {self.epochs}")
+
+    def _check(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise ValueError(f"recipe: {name} must be {expected}, got {getattr(self, name)!r}")
+
+    @property
+    def total_epochs(self) -> int:
+        return self.epochs + self.cooldown_epochs
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A copy with some fields changed; unknown names are refused."""
+        known = {f.name for f in dataclasses.fields(self)}
+        if unknown := sorted(set(changes) - known):
+            raise ValueError(
+                f"recipe has no field {unknown[0]!r}; it has {', '.join(sorted(known))}"
+            )
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Recipe:
+        """The inverse of :meth:`to_dict`."""
+        return cls().replace(**fields)
+
+
+def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """Of optimiser step ``step`` (from 0): linear warm-up, cosine to ``min_lr``, cool-down.
+
+    A pure function of the step, so that a resumed run needs no scheduler state. As in timm the
+    cosine is counted from step 0, not from the end of the warm-up.
+    """
+    epoch = step / steps_per_epoch
+    if epoch < recipe.warmup_epochs:
+        return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * epoch / recipe.warmup_epochs
+    progress = min(1.0, epoch / recipe.epochs)
+    return recipe.min_lr + (recipe.lr - recipe.min_lr) * (1 + math.cos(math.pi * progress)) / 2
+
+
+# The paper's recipes (see docs of the official code: AdamW, cosine, AMP, bicubic, no EMA).
+_CIFAR = Recipe(
+    data="cifar10",
+    model="stmixer_4_384_16",
+    epochs=300,
+    cooldown_epochs=10,
+    warmup_epochs=20,
+    warmup_lr=1e-4,
+    lr=5e-3,
+    weight_decay=0.06,
+    min_lr=1e-7,
+    batch_size=64,
+    rand_augment="rand-m9-n1-mstd0.4-inc1",
+    mixup=0.5,
+    cutmix=0.5,
+    mixup_off_epoch=200,
+    label_smoothing=0.01,
+    random_erasing=0.25,
+    flip=0.5,
+)
+_IMAGENET = Recipe(
+    data="folder",
+    model="stmixer_8_768_16",
+    epochs=300,
+    cooldown_epochs=10,
+    warmup_epochs=20,
+    warmup_lr=1e-6,
+    lr=3e-4,
+    weight_decay=0.05,
+    min_lr=1e-5,
+    batch_size=128,
+    rand_augment="rand-m9-mstd0.5-inc1",
+    mixup=0.8,
+    cutmix=1.0,
+    label_smoothing=0.1,
+    random_erasing=0.25,
+    flip=0.5,
+)
+# Small ones for two CPU cores: this project's own.
+_DIGITS = Recipe(
+    data="digits",
+    model="stmixer_2_64_4",
+    epochs=20,
+    warmup_epochs=1,
+    batch_size=64,
+    lr=1e-2,
+    label_smoothing=0.05,
+    crop_padding=1,
+)
+_FASHION = Recipe(
+    data="fashion-mnist",
+    model="stmixer_2_96_8",
+    epochs=8,
+    warmup_epochs=0.5,
+    batch_size=128,
+    lr=4e-3,
+    label_smoothing=0.05,
+    crop_padding=1,
+    flip=0.5,
+)
+_CIFAR_QUICK = Recipe(
+    data="cifar10",
+    model="stmixer_2_128_8",
+    epochs=8,
+    warmup_epochs=0.5,
+    batch_size=128,
+    lr=4e-3,
+    label_smoothing=0.05,
+    crop_padding=2,
+    flip=0.5,
+)
+RECIPES = {
+    "digits": _DIGITS,
+    "fashion-mnist": _FASHION,
+    "cifar-quick": _CIFAR_QUICK,
+    "cifar": _CIFAR,
+    "imagenet": _IMAGENET,
+}
+_FOR_DATA = {
+    "digits": "digits",
+    "mnist": "fashion-mnist",
+    "fashion-mnist": "fashion-mnist",
+    "cifar10": "cifar",
+    "cifar100": "cifar",
+    "folder": "imagenet",
+}
+
+
+def get_recipe(name: str | None = None, *, data: str | None = None, **changes: Any) -> Recipe:
+    """A recipe by name, or the one that belongs to the data set ``data``, with fields changed.
+
+    ``cifar`` and ``imagenet`` are the paper's; ``digits``, ``fashion-mnist`` and ``cifar-quick``
+    are small ones for a CPU.
+    """
+    if name is None:
+        name = _FOR_DATA.get(data or "digits", "imagenet")
+    if name not in RECIPES:
+        raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, got {name!r}")
+    if data is not None:
+        changes["data"] = data
+    return RECIPES[name].replace(**changes)
+
+
+def field_types() -> dict[str, Any]:
+    """Field name to its type."""
+    return get_type_hints(Recipe)
