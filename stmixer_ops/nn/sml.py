@@ -128,14 +128,15 @@ class SMLLoss(nn.Module):
         logits, aux = (output, ()) if isinstance(output, Tensor) else output
         if len(aux) == 0:
             return self.criterion(logits, target)
+        count = len(aux)
         losses = [self.criterion(y, target) for y in aux]
         supervised = self.criterion(logits, target) + self.alpha * sum(losses)
         soft = self._soften(logits)
         mutual = sum(_kl(soft, y) + _kl(y, soft) for y in map(self._soften, aux))
-        count = len(aux)
-        return (1 - self.lam) * supervised / (1 + count * self.alpha) + self.lam / (
-            2 * count
-        ) * mutual
+        # The official code guards the second division with 1e-8: no matter, but for exactness.
+        return (1 - self.lam) / (1 + count * self.alpha) * supervised + (
+            self.lam / (2 * count + 1e-8) * mutual
+        )
 
     def _soften(self, logits: Tensor) -> Tensor:
         # Narrow logits are softened in float32.
