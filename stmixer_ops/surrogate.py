@@ -56,7 +56,7 @@ class Surrogate:
 
 
 def _check_positive(surrogate: Surrogate, argument: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
+    if not 0 < value < math.inf:
         kind = type(surrogate).__name__
         raise ValueError(f"{kind}: {argument} must be a positive finite number, got {value!r}")
 

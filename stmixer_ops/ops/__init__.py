@@ -1,5 +1,6 @@
 """The ops, each with all its backends side by side; :mod:`stmixer_ops.functional` documents them."""
 
 from ._backend import use_backend
+from .report import BackendReport, backend_report
 
-__all__ = ["use_backend"]
+__all__ = ["BackendReport", "backend_report", "use_backend"]

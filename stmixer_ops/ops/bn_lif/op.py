@@ -158,10 +158,7 @@ class _BNLIF(torch.autograd.Function):
         )
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(bits, mean, var)
-        if not keep_sum:
-            ctx.mark_non_differentiable(total)
-        if not return_state:
-            ctx.mark_non_differentiable(v)
+        ctx.keep_sum, ctx.return_state = keep_sum, return_state
         ctx.save_for_backward(
             x, weight, bias, total if keep_sum else None, v_init, mean, invstd
         )
@@ -176,6 +173,9 @@ class _BNLIF(torch.autograd.Function):
         ctx: Any, gs: Tensor | None, gsum: Tensor | None, gv: Tensor | None, *others: None
     ) -> tuple[Any, ...]:
         x, weight, bias, total, v_init, mean, invstd = ctx.saved_tensors
+        # Placeholders of results nobody asked for have gradients of their own in traced graphs.
+        gsum = gsum if ctx.keep_sum else None
+        gv = gv if ctx.return_state else None
         gx, gresidual, gweight, gbias, gv_init = torch.ops.stmixer.bn_lif_backward(
             gs, gsum, gv, x, total, v_init, weight, bias, mean, invstd, ctx.training,
             ctx.has_residual, ctx.channel_dim, *ctx.options,
@@ -190,9 +190,7 @@ class _BNLIF(torch.autograd.Function):
         )
 
 
-def _update_running(
-    running: Tensor, batch: Tensor, momentum: float
-) -> None:
+def _update_running(running: Tensor, batch: Tensor, momentum: float) -> None:
     with torch.no_grad():
         running.lerp_(batch.to(running.dtype), momentum)
 
@@ -228,6 +226,8 @@ def bn_lif(
         )
         return s, total, v, pack_op.pack_spikes(s, s.dim() - 1, backend) if pack else v
     assert isinstance(spec.surrogate, Surrogate)
+    if residual is x:  # Dynamo takes no tensor twice
+        residual = x.view_as(x)
     s, total, v, bits, mean, var = _BNLIF.apply(
         x, weight, bias, residual, v_init, running_mean, running_var, training, eps, channel_dim,
         spec.threshold, spec.decay, spec.reset, spec.detach_reset, spec.surrogate.name,

@@ -84,8 +84,7 @@ class _LIF(torch.autograd.Function):
         )
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(bits)
-        if not return_state:
-            ctx.mark_non_differentiable(v)
+        ctx.return_state = return_state
         ctx.save_for_backward(x, v_init)
         ctx.options = (threshold, decay, reset, detach_reset, surrogate, scale)
         return s, v, bits
@@ -93,6 +92,8 @@ class _LIF(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gs: Tensor | None, gv: Tensor | None, gbits: None) -> tuple[Any, ...]:
         x, v_init = ctx.saved_tensors
+        # The placeholder of a state nobody asked for has a gradient of its own in traced graphs.
+        gv = gv if ctx.return_state else None
         gx, gv_init = torch.ops.stmixer.lif_backward(gs, gv, x, v_init, *ctx.options)
         return gx, None if v_init is None else gv_init, *[None] * 8
 

@@ -38,7 +38,7 @@ class LIFSpec:
             raise ValueError(
                 f"decay must lie in (0, 1], the membrane's factor per step, got {self.decay!r}"
             )
-        if not math.isfinite(self.threshold):
+        if not abs(self.threshold) < math.inf:
             raise ValueError(f"threshold must be a finite number, got {self.threshold!r}")
         if not callable(self.surrogate):
             raise TypeError(

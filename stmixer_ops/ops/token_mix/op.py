@@ -121,8 +121,7 @@ class _TokenMixLIF(torch.autograd.Function):
         )
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(bits)
-        if not return_state:
-            ctx.mark_non_differentiable(v)
+        ctx.return_state = return_state
         # Bits along whichever of the two dimensions is innermost in memory.
         ctx.channels_inner = s.stride(2) < s.stride(3)
         ctx.length = s.shape[2] if ctx.channels_inner else s.shape[3]
@@ -135,6 +134,7 @@ class _TokenMixLIF(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gout: Tensor | None, gv: Tensor | None, gbits: None) -> tuple[Any, ...]:
         packed, weight, v_init = ctx.saved_tensors
+        gv = gv if ctx.return_state else None
         wide = state_dtype(ctx.dtype)
         s = torch.ops.stmixer.unpack_rows(packed, ctx.length, wide)
         s = s.transpose(2, 3) if ctx.channels_inner else s

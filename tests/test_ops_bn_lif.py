@@ -1,0 +1,197 @@
+"""bn_lif against the same thing composed of PyTorch's own pieces in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ops_cases import LAYOUTS, TOLERANCE, count_saved, error
+from stmixer_ops import functional as F
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16]
+
+
+class Case:
+    """One random BN + residual + LIF with gradients of everything that can have one."""
+
+    def __init__(self, shape, dtype=torch.float32, layout="contiguous", channel_dim=2,
+                 residual=True, affine=True):
+        channels = shape[channel_dim]
+        state = torch.float64 if dtype == torch.float64 else torch.float32
+        self.channel_dim = channel_dim
+        self.x = LAYOUTS[layout]((torch.randn(shape) * 2 + 3).to(dtype))
+        self.residual = LAYOUTS[layout](torch.randn(shape).to(dtype)) if residual else None
+        self.weight = (torch.rand(channels) + 0.5).to(state) if affine else None
+        self.bias = torch.randn(channels).to(state) if affine else None
+        self.mean = (torch.randn(channels) + 3).to(state)
+        self.var = (torch.rand(channels) + 3).to(state)
+        self.v_init, self.gv = torch.randn(2, *shape[1:], dtype=state)
+        self.gs, self.gsum = torch.randn(2, *shape).to(dtype)
+
+    def run(self, backend, training, cast=None, **options):
+        def leaf(value):
+            value = value if value is None or cast is None else value.to(cast)
+            return None if value is None else value.detach().requires_grad_()
+
+        x, weight, bias, residual, v_init = map(
+            leaf, (self.x, self.weight, self.bias, self.residual, self.v_init)
+        )
+        mean, var = (b.to(cast or b.dtype).clone() for b in (self.mean, self.var))
+        s, total, v, bits = F.bn_lif(
+            x, weight, bias, mean, var, training=training, momentum=0.3, eps=1e-3,
+            residual=residual, return_sum=True, channel_dim=self.channel_dim, pack=True,
+            v_init=v_init, return_state=True, backend=backend, **options,
+        )
+        loss = (s.double() * self.gs).sum() + (total.double() * self.gsum).sum()
+        loss = loss + (v.double() * self.gv).sum()
+        leaves = [t for t in (x, weight, bias, residual, v_init) if t is not None]
+        return [s, total, v, bits, mean, var, *torch.autograd.grad(loss, leaves)]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_cpu_is_the_reference(isa, layout, dtype, training):
+    for residual in (True, False):
+        case = Case((3, 2, 20, 5, 7), dtype, layout, residual=residual)
+        native = case.run("cpu", training, decay=0.9)
+        expected = case.run("reference", training, decay=0.9)
+        assert torch.equal(native[0], expected[0])
+        assert torch.equal(native[3], expected[3])
+        for actual, wanted in zip(native, expected, strict=True):
+            assert actual.dtype == wanted.dtype
+            assert error(actual, wanted) <= 4 * TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+def test_float32_obeys_the_local_rule(reset):
+    """Outside |u| < 1e-4 of the float64 membrane every spike matches."""
+    case = Case((4, 8, 48, 64), residual=True)
+    s = case.run("cpu", True, reset=reset)[0].double()
+    total = torch.nn.functional.batch_norm(
+        case.x.double().movedim(2, 1), None, None, case.weight.double(), case.bias.double(),
+        training=True, eps=1e-3,
+    ).movedim(1, 2) + case.residual.double()
+    v = case.v_init.double()
+    for t in range(4):
+        h = 0.5 * v + total[t]
+        clear = (h - 1).abs() >= 1e-4
+        assert torch.equal(s[t][clear], (h >= 1).double()[clear])
+        # Go on from the spikes of the tested run.
+        v = h * (1 - s[t]) if reset == "hard" else h - s[t]
+
+
+@pytest.mark.parametrize("channel_dim", [1, 2, 3, -1])
+def test_any_channel_dimension(channel_dim):
+    case = Case((2, 6, 5, 7), channel_dim=channel_dim)
+    native, expected = case.run("cpu", True), case.run("reference", True)
+    assert all(error(a, b) <= 2e-5 for a, b in zip(native, expected, strict=True))
+
+
+@pytest.mark.parametrize("channels", [1, 7, 63, 513, 1536])
+@pytest.mark.parametrize("steps", [1, 33])
+def test_any_number_of_channels_innermost(channels, steps):
+    case = Case((steps, 3, 2, channels), channel_dim=3)
+    native, expected = case.run("cpu", True), case.run("reference", True)
+    assert torch.equal(native[0], expected[0])
+    assert all(error(a, b) <= 3e-5 for a, b in zip(native, expected, strict=True))
+
+
+def test_large_mean_keeps_its_variance():
+    x = torch.randn(2, 8, 16, 100) * 0.1 + 1000
+    _, total = F.bn_lif(x, None, None, None, None, training=True, return_sum=True, backend="cpu")
+    wanted = torch.nn.functional.batch_norm(
+        x.double().movedim(2, 1), None, None, training=True
+    ).movedim(1, 2)
+    assert error(total, wanted) < 1e-3
+
+
+def test_does_not_depend_on_threads():
+    case, threads = Case((2, 16, 24, 64)), torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results.append(case.run("cpu", True))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_static_current_repeated_over_time():
+    step = torch.randn(1, 4, 6, 8, 8, requires_grad=True)
+    results = []
+    for backend in ("cpu", "reference"):
+        s = F.bn_lif(step.expand(3, -1, -1, -1, -1), None, None, None, None, training=True,
+                     backend=backend)
+        results.append((s, *torch.autograd.grad((s * s.cumsum(-1)).sum(), step)))
+    assert torch.equal(results[0][0], results[1][0])
+    assert error(results[0][1], results[1][1]) <= 1e-5
+
+
+def test_running_statistics_follow_batch_norm():
+    bn = torch.nn.BatchNorm2d(6, momentum=0.2)
+    x = torch.randn(2, 4, 6, 5, 5) * 3 + 1
+    mean, var = bn.running_mean.clone(), bn.running_var.clone()
+    F.bn_lif(x, bn.weight, bn.bias, mean, var, training=True, momentum=0.2)
+    bn(x.flatten(0, 1))
+    assert error(mean, bn.running_mean) < 1e-6
+    assert error(var, bn.running_var) < 1e-6
+
+
+def test_nan_passes_and_never_fires():
+    x = torch.full((2, 1, 3, 40), 2.0)
+    x[0, 0, 1, 7] = float("nan")
+    s, total = F.bn_lif(x, None, None, torch.zeros(3), torch.ones(3), training=False,
+                        return_sum=True, backend="cpu")
+    assert total.isnan().sum() == 1
+    assert s[:, 0, 1, 7].tolist() == [0.0, 0.0]
+    assert s.sum() == s.numel() - 2
+
+
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_any_shape_and_layout(data):
+    shape = data.draw(st.lists(st.integers(1, 6), min_size=3, max_size=5))
+    channel_dim = data.draw(st.integers(1, len(shape) - 1))
+    shape[0] = data.draw(st.integers(2, 4))
+    case = Case(shape, torch.float64, "contiguous", channel_dim,
+                residual=data.draw(st.booleans()), affine=data.draw(st.booleans()))
+    order = data.draw(st.permutations(range(len(shape))))
+    back = [order.index(i) for i in range(len(order))]
+    case.x = case.x.permute(order).contiguous().permute(back)
+    native, expected = case.run("cpu", True), case.run("reference", True)
+    assert all(error(a, b) <= 1e-9 for a, b in zip(native, expected, strict=True))
+
+
+def test_saves_input_sum_and_two_values_per_channel():
+    case = Case((4, 8, 32, 64), torch.bfloat16)
+    x = case.x.requires_grad_()
+    values = x.numel()
+    with count_saved() as saved:
+        F.bn_lif(x, case.weight, case.bias, None, None, training=True, residual=case.residual,
+                 pack=True, backend="cpu")
+        sizes = sorted(saved().values())
+    assert sizes[-2:] == [2 * values, 2 * values]  # x and the sum
+    assert sum(sizes[:-2]) <= 4 * 32 * 4  # weight, bias, mean, invstd
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weight": torch.ones(3)}, r"weight must have shape \(4,\).*got \(3,\)"),
+        ({"running_mean": torch.ones(5)}, r"running_mean must have shape \(4,\)"),
+        ({"training": False}, "running_mean and running_var are needed unless training=True"),
+        ({"residual": torch.zeros(2, 3, 4, 6)}, "residual must be torch.float32 of shape"),
+        ({"residual": torch.zeros(2, 3, 4, 5).bfloat16()}, "residual must be torch.float32"),
+        ({"channel_dim": 0}, "channel_dim must not be 0"),
+        ({"channel_dim": 7}, "dim must name one of the 4 dimensions of x"),
+    ],
+)
+def test_bad_arguments_are_named(change, message):
+    arguments = {"x": torch.zeros(2, 3, 4, 5), "weight": None, "bias": None,
+                 "running_mean": None, "running_var": None, "training": True} | change
+    with pytest.raises((ValueError, TypeError), match=message):
+        F.bn_lif(**arguments)

@@ -1,0 +1,236 @@
+"""lif against scalar loops, its own reference, and what it promises to keep."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ops_cases import DTYPES, LAYOUTS, SURROGATES, TOLERANCE, count_saved, error, scalar_lif
+from stmixer_ops import functional as F
+from stmixer_ops import surrogate as sg
+
+OPTIONS = [(reset, detach) for reset in ("hard", "soft") for detach in (False, True)]
+
+
+def run(x, v_init=None, gs=None, gv=None, **options):
+    """Spikes, state, bits and gradients of one call."""
+    x = x.detach().requires_grad_()
+    v_init = None if v_init is None else v_init.detach().requires_grad_()
+    s, v, bits = F.lif(x, v_init=v_init, return_state=True, pack=True, **options)
+    loss = (s.double() * (1.0 if gs is None else gs)).sum()
+    loss = loss + (v.double() * (0.0 if gv is None else gv)).sum()
+    inputs = [x] if v_init is None else [x, v_init]
+    return s, v, bits, *torch.autograd.grad(loss, inputs)
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES, ids=lambda s: s.name)
+@pytest.mark.parametrize(("reset", "detach"), OPTIONS)
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_scalar_loops(backend, reset, detach, surrogate):
+    steps, neurons = 6, 40
+    options = {"threshold": 0.7, "decay": 0.9, "reset": reset, "detach_reset": detach,
+               "surrogate": surrogate}
+    x = torch.randn(steps, neurons, dtype=torch.float64)
+    v_init, gv = torch.randn(2, neurons, dtype=torch.float64)
+    gs = torch.randn_like(x)
+    s, v, _, gx, gv_init = run(x, v_init, gs, gv, backend=backend, **options)
+    for m in range(neurons):
+        spikes, last, grad, grad_init = scalar_lif(
+            x[:, m].tolist(), gs[:, m].tolist(), gv[m].item(), v_init[m].item(), **options
+        )
+        assert s[:, m].tolist() == spikes
+        assert v[m].item() == pytest.approx(last, rel=1e-12)
+        assert gx[:, m].tolist() == pytest.approx(grad, rel=1e-11, abs=1e-13)
+        assert gv_init[m].item() == pytest.approx(grad_init, rel=1e-11, abs=1e-13)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("decay", [0.5, 0.9])
+def test_cpu_is_the_reference(isa, layout, dtype, decay):
+    """Spikes, state and bits to the last bit; a contracted multiply-add shows at decay 0.9."""
+    x = LAYOUTS[layout](torch.randn(5, 3, 7, 9, 7).to(dtype))
+    state = torch.float64 if dtype == torch.float64 else torch.float32
+    v_init, gv = torch.randn(2, 3, 7, 9, 7, dtype=state)
+    gs = torch.randn(x.shape).to(dtype)
+    for reset, detach in OPTIONS:
+        options = {"decay": decay, "reset": reset, "detach_reset": detach}
+        native = run(x, v_init, gs, gv, backend="cpu", **options)
+        expected = run(x, v_init, gs, gv, backend="reference", **options)
+        for actual, wanted in zip(native[:3], expected[:3], strict=True):
+            assert torch.equal(actual, wanted)
+        for actual, wanted in zip(native[3:], expected[3:], strict=True):
+            assert actual.dtype == wanted.dtype
+            assert error(actual, wanted) <= TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 31, 1000])
+@pytest.mark.parametrize("neurons", [1, 7, 63, 64, 1025])
+def test_every_length(isa, steps, neurons):
+    x = torch.randn(steps, neurons)
+    native, expected = run(x, backend="cpu", decay=0.9), run(x, backend="reference", decay=0.9)
+    assert torch.equal(native[0], expected[0])
+    assert torch.equal(native[2], expected[2])
+    assert error(native[3], expected[3]) <= TOLERANCE[torch.float32]
+
+
+def test_all_isas_and_thread_counts_agree(monkeypatch):
+    from stmixer_ops import _C
+
+    x, gs = torch.randn(2, 4, 8, 33, 64)
+    results = []
+    threads = torch.get_num_threads()
+    try:
+        for name in _C.cpu_isas():
+            for count in (1, 2, 3):
+                monkeypatch.setenv("STMIXER_CPU_ISA", name)
+                torch.set_num_threads(count)
+                results.append(run(x, gs=gs, decay=0.9, backend="cpu"))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_one_image_repeated_over_time():
+    image = torch.randn(3, 8, 7).requires_grad_()
+    s = F.lif(image.expand(4, 3, 8, 7), backend="cpu")
+    expected = F.lif(image.expand(4, 3, 8, 7), backend="reference")
+    assert torch.equal(s, expected)
+    (gradient,) = torch.autograd.grad(s.sum(), image)
+    (wanted,) = torch.autograd.grad(expected.sum(), image)
+    assert error(gradient, wanted) <= 1e-5
+
+
+def test_output_keeps_the_strides():
+    x = LAYOUTS["channels_last"](torch.randn(2, 3, 8, 5, 7))
+    assert F.lif(x, backend="cpu").stride() == x.stride()
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_nan_passes_and_never_fires(backend, dtype):
+    x = torch.full((3, 70), 2.0).to(dtype)
+    x[1, 5] = float("nan")
+    s, v, bits = F.lif(x, return_state=True, pack=True, backend=backend)
+    assert s[:, 5].tolist() == [1.0, 0.0, 0.0]
+    assert v[5].isnan()
+    s[:, 5] = 1
+    assert bool((s == 1).all())
+    assert int(bits[2, 0]) & (1 << 5) == 0
+
+
+def test_infinite_input_matches_the_reference():
+    x = torch.tensor([[float("inf")], [float("-inf")], [1.0]])
+    native, expected = F.lif(x, return_state=True, backend="cpu"), F.lif(
+        x, return_state=True, backend="reference"
+    )
+    assert all(torch.equal(a.nan_to_num(7), b.nan_to_num(7)) for a, b in zip(native, expected))
+
+
+def test_empty_batch():
+    x = torch.empty(4, 0, 8, requires_grad=True)
+    s = F.lif(x, backend="cpu")
+    s.sum().backward()
+    assert s.shape == x.shape == x.grad.shape
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_shape_stride_and_option(data):
+    shape = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=5))
+    order = data.draw(st.permutations(range(len(shape))))
+    dtype = data.draw(st.sampled_from(DTYPES))
+    options = {
+        "decay": data.draw(st.sampled_from([0.25, 0.9, 1.0])),
+        "threshold": data.draw(st.sampled_from([0.5, 1.0])),
+        "reset": data.draw(st.sampled_from(["hard", "soft"])),
+        "detach_reset": data.draw(st.booleans()),
+        "surrogate": data.draw(st.sampled_from(SURROGATES)),
+    }
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    back = [order.index(i) for i in range(len(order))]
+    x = torch.randn([shape[i] for i in order], generator=generator).to(dtype).permute(back)
+    if data.draw(st.booleans()):
+        x = x.flip(-1)[..., :: data.draw(st.integers(1, 2))]
+    native, expected = run(x, backend="cpu", **options), run(x, backend="reference", **options)
+    for actual, wanted in zip(native[:3], expected[:3], strict=True):
+        assert torch.equal(actual, wanted)
+    assert error(native[3], expected[3]) <= TOLERANCE[dtype]
+
+
+def test_saves_its_input_and_nothing_else():
+    x = torch.randn(4, 8, 32, 64, dtype=torch.bfloat16).requires_grad_()
+    with count_saved() as saved:
+        F.lif(x, pack=True, backend="cpu")
+        assert saved() == {x.untyped_storage().data_ptr(): x.numel() * 2}
+
+
+def test_custom_surrogate_runs_on_the_reference():
+    class Triangle(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, u):
+            ctx.save_for_backward(u)
+            return (u >= 0).to(u.dtype)
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * (1 - ctx.saved_tensors[0].abs()).clamp(min=0)
+
+    x = torch.randn(4, 50, dtype=torch.float64, requires_grad=True)
+    (own,) = torch.autograd.grad(F.lif(x, surrogate=Triangle.apply).sum(), x)
+    (same,) = torch.autograd.grad(F.lif(x, surrogate=sg.PiecewiseQuadratic(1.0)).sum(), x)
+    assert error(own, same) <= 1e-12
+    with pytest.raises(RuntimeError, match="cannot run this call: the surrogate"):
+        F.lif(x, surrogate=Triangle.apply, backend="cpu")
+
+
+def test_subclass_of_a_surrogate_keeps_its_own_derivative():
+    class Flat(sg.Rect):
+        def derivative(self, u):
+            return torch.ones_like(u)
+
+    x = torch.randn(1, 50, requires_grad=True)
+    (gradient,) = torch.autograd.grad(F.lif(x, surrogate=Flat(), detach_reset=True).sum(), x)
+    assert torch.equal(gradient, torch.ones_like(x))
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [
+        ("reset", "none", "reset must be 'hard' or 'soft', got 'none'"),
+        ("decay", 0.0, r"decay must lie in \(0, 1\].*got 0.0"),
+        ("decay", 1.5, r"decay must lie in \(0, 1\].*got 1.5"),
+        ("threshold", float("nan"), "threshold must be a finite number, got nan"),
+        ("surrogate", 3, "surrogate must be .*got 3"),
+        ("v_init", torch.zeros(4), r"v_init must have the shape of one time step, \(3,\)"),
+        ("v_init", torch.zeros(3, dtype=torch.float64), "v_init must be torch.float32"),
+        ("backend", "gpu", "backend must be one of cuda, triton, cpu, reference, got 'gpu'"),
+        ("backend", "cuda", "no cuda kernels"),
+    ],
+)
+def test_bad_arguments_are_named(argument, value, message):
+    with pytest.raises((ValueError, TypeError, RuntimeError), match=message):
+        F.lif(torch.zeros(2, 3), **{argument: value})
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(0, 3), r"x must have T >= 1 time steps, got shape \(0, 3\)"),
+        (torch.zeros(2, 3, dtype=torch.int32), "x must be float32.*got torch.int32"),
+        (torch.tensor(1.0), "x must have at least 1 dimensions"),
+        ([1.0], "x must be a tensor, got list"),
+    ],
+)
+def test_bad_input_is_named(x, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        F.lif(x)
+
+
+@pytest.mark.parametrize("kind", [sg.Dspike, sg.PiecewiseQuadratic, sg.Rect, sg.Sigmoid, sg.ATan])
+def test_surrogates_refuse_bad_scales(kind):
+    for value in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"{kind.__name__}: .* positive finite"):
+            kind(value)
