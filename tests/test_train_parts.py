@@ -201,6 +201,20 @@ def test_timm_augmentation():
     assert torch.equal(hard.argmax(1), labels) and hard.max() > 0.99
 
 
+def test_timm_posterize_to_no_bits():
+    try:
+        from timm.data import auto_augment
+    except Exception as error:
+        pytest.skip(f"timm's augmentation cannot be imported here: {error}")
+    transform = build_augmentation(get_recipe("cifar"), bundle(numbered(8, 3, 32))).transform
+    ops = [op for step in transform.transforms for op in getattr(step, "ops", ())]
+    (posterize,) = [op for op in ops if op.name == "PosterizeIncreasing"]
+    assert posterize.aug_fn is not auto_augment.posterize
+    picture = numbered(200, 3, 4).pil(181)
+    assert np.array(posterize.aug_fn(picture, 0)).max() == 0
+    assert np.array(posterize.aug_fn(picture, 2)).max() == 0b10000000
+
+
 def records(count: int) -> list[dict]:
     return [
         {"epoch": i + 1, "lr": 0.1 / (i + 1), "train_loss": 1 / 3, "test_loss": 0.1 * i,

@@ -65,7 +65,7 @@ def _timm_transform(recipe: Recipe, data: ImageData) -> Callable[[Any], Tensor] 
         return None
     from timm.data import create_transform
 
-    return create_transform(
+    transform = create_transform(
         data.img_size,
         is_training=True,
         scale=(1.0, 1.0),
@@ -78,6 +78,27 @@ def _timm_transform(recipe: Recipe, data: ImageData) -> Callable[[Any], Tensor] 
         std=data.std,
         re_prob=recipe.random_erasing,
     )
+    _allow_zero_bits(transform)
+    return transform
+
+
+def _allow_zero_bits(transform: Any) -> None:
+    """timm's RandAugment may ask to posterize to 0 bits, which Pillow refuses since version 13.
+
+    Before, that gave a black image; so it does here.
+    """
+    from timm.data.auto_augment import posterize
+
+    for step in transform.transforms:
+        for op in getattr(step, "ops", ()):
+            if op.aug_fn is posterize:
+                op.aug_fn = _posterize
+
+
+def _posterize(image: Any, bits: int, **options: Any) -> Any:
+    from timm.data.auto_augment import posterize
+
+    return image.point(lambda value: 0) if bits < 1 else posterize(image, bits, **options)
 
 
 def _timm_mix(recipe: Recipe, data: ImageData) -> Mix | None:
