@@ -1,0 +1,145 @@
+#include "stmixer/engine.h"
+
+#include <algorithm>
+#include <atomic>
+#include <stdexcept>
+#include <thread>
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+
+#include "engine/run.h"
+#include "engine/tables.h"
+
+namespace stmixer::engine {
+namespace {
+
+// How many times this process has been forked off another. Threads do not survive a fork and locks
+// survive it in any state, so whatever holds either is made anew when the count has changed.
+std::atomic<unsigned> forks{0};
+
+void count_forks() {
+#if defined(__unix__) || defined(__APPLE__)
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { ++forks; });
+  (void)registered;
+#endif
+}
+
+// What belongs to the process rather than to the graph.
+struct Runtime {
+  Runtime(int threads, unsigned generation)
+      : generation(generation), pool(threads),
+        workspaces(std::max(2, static_cast<int>(std::thread::hardware_concurrency()))) {}
+
+  const unsigned generation;
+  Pool pool;
+  WorkspacePool workspaces;
+};
+
+// The pool for this run if nobody else has it, else null.
+class PoolLease {
+ public:
+  explicit PoolLease(Pool& pool) : pool_(pool.try_acquire() ? &pool : nullptr) {}
+  ~PoolLease() {
+    if (pool_ != nullptr) pool_->release();
+  }
+  PoolLease(const PoolLease&) = delete;
+  PoolLease& operator=(const PoolLease&) = delete;
+  Pool* get() const { return pool_; }
+
+ private:
+  Pool* const pool_;
+};
+
+}  // namespace
+
+struct Engine::State {
+  State(const Graph& graph, int threads)
+      : threads(threads), isa(current_isa()), lists(list_kernels(isa)),
+        project(project_kernels(isa)) {
+    const CheckedGraph checked = check_graph(graph);
+    plan = make_plan(checked, project.max_units);
+    counter = std::make_unique<ActivityCounter>(plan, checked);
+    count_forks();
+    runtime.store(new Runtime(threads, forks.load()));
+  }
+
+  ~State() {
+    Runtime* r = runtime.load();
+    // One from before a fork has threads to join that are not there: it is left alone.
+    if (r->generation == forks.load()) delete r;
+  }
+
+  Runtime& current_runtime() {
+    Runtime* r = runtime.load(std::memory_order_acquire);
+    const unsigned generation = forks.load();
+    if (r->generation == generation) return *r;
+    Runtime* fresh = new Runtime(threads, generation);
+    if (runtime.compare_exchange_strong(r, fresh)) return *fresh;
+    delete fresh;
+    return *r;
+  }
+
+  const int threads;
+  const Isa isa;
+  const ListKernels& lists;
+  const ProjectKernels& project;
+  Plan plan;
+  std::unique_ptr<ActivityCounter> counter;
+  std::atomic<Runtime*> runtime{nullptr};
+};
+
+Engine::Engine(const Graph& graph, int threads) {
+  if (threads < 1 || threads > 1024)
+    throw std::invalid_argument("threads must lie in [1, 1024], got " + std::to_string(threads));
+  state_ = std::make_unique<State>(graph, threads);
+}
+
+Engine::~Engine() = default;
+
+void Engine::run(const Input& input, float* logits, const Recording* recording) const {
+  const Plan& plan = state_->plan;
+  if (input.batch < 1 || input.steps < 1)
+    throw std::invalid_argument("input must have at least one image and one time step, got " +
+                                std::to_string(input.batch) + " and " +
+                                std::to_string(input.steps));
+  Runtime& runtime = state_->current_runtime();
+  const WorkspacePool::Lease lease(runtime.workspaces);
+  Workspace& workspace = *lease;
+  workspace.prepare(plan, input.steps, input.batch, input.sequence, state_->threads);
+  const PoolLease pool(runtime.pool);
+  Runner runner(plan, state_->lists, state_->project, workspace, pool.get());
+  for (int first = 0; first < input.batch; first += workspace.images()) {
+    const int count = std::min(workspace.images(), input.batch - first);
+    if (!runner.run(input, first, count, logits, recording, state_->counter.get()))
+      throw std::invalid_argument("input holds a value that is not finite");
+  }
+}
+
+int Engine::threads() const { return state_->threads; }
+const char* Engine::isa() const { return isa_name(state_->isa); }
+int Engine::classes() const { return state_->plan.classes; }
+Shape Engine::input_shape() const { return state_->plan.input; }
+
+std::vector<std::string> Engine::step_names() const {
+  std::vector<std::string> names;
+  for (const Step& step : state_->plan.steps) names.push_back(step.name);
+  return names;
+}
+
+std::vector<Layer> Engine::layers(int steps, bool sequence) const {
+  const Plan& plan = state_->plan;
+  std::vector<Layer> layers;
+  for (const Step& step : plan.steps) {
+    const auto* project = std::get_if<ProjectStep>(&step.work);
+    if (project != nullptr && project->kind == ProjectStep::Kind::dense)
+      layers.push_back({step.name, 0, project->macs() * (varies(plan, *project, sequence) ? steps : 1)});
+    const int fired = fired_by(step);
+    if (fired < 0) continue;
+    const Neurons& n = plan.neurons[fired];
+    layers.push_back({n.name, int64_t{n.rows} * n.columns, 0});
+  }
+  return layers;
+}
+
+}  // namespace stmixer::engine

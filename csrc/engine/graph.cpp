@@ -1,0 +1,258 @@
+#include "engine/graph.h"
+
+#include <cmath>
+#include <cstdint>
+#include <stdexcept>
+
+namespace stmixer::engine {
+namespace {
+
+using Kind = Projection::Kind;
+
+[[noreturn]] void fail(const std::string& node, const std::string& what) {
+  throw std::invalid_argument("graph: '" + node + "': " + what);
+}
+
+std::string text(const std::vector<int>& shape) {
+  std::string s = "[";
+  for (size_t i = 0; i < shape.size(); ++i) s += (i ? ", " : "") + std::to_string(shape[i]);
+  return s + "]";
+}
+
+std::string text(const Shape& s) { return text(std::vector<int>{s.channels, s.height, s.width}); }
+
+void check_shape(const std::string& node, const Shape& s) {
+  if (s.channels < 1 || s.height < 1 || s.width < 1)
+    fail(node, "shape " + text(s) + " must be positive");
+  if (s.channels > kMaxChannels || s.height > kMaxExtent || s.width > kMaxExtent ||
+      int64_t{s.channels} * s.height * s.width > kMaxNeurons)
+    fail(node, "shape " + text(s) + " is larger than the engine takes");
+}
+
+void check_finite(const std::string& node, const char* what, const std::vector<float>& values) {
+  for (float v : values)
+    if (!std::isfinite(v)) fail(node, std::string(what) + " holds a value that is not finite");
+}
+
+void check_population(const Population& p) {
+  check_shape(p.name, p.shape);
+  if (p.kind != Population::Kind::lif) return;
+  if (!(p.decay >= 0.0f && p.decay <= 1.0f)) fail(p.name, "decay must lie in [0, 1]");
+  for (float v : {p.threshold, p.input_scale, p.v_init})
+    if (!std::isfinite(v)) fail(p.name, "the parameters of the neuron must be finite");
+}
+
+void check_weight(const Projection& p, const std::vector<int>& expected) {
+  if (p.weight_shape != expected)
+    fail(p.name, "weight must be " + text(expected) + ", got " + text(p.weight_shape));
+  size_t count = 1;
+  for (int n : expected) count *= static_cast<size_t>(n);
+  if (p.weight.size() != count)
+    fail(p.name, "weight must hold " + std::to_string(count) + " values, got " +
+                     std::to_string(p.weight.size()));
+  check_finite(p.name, "weight", p.weight);
+}
+
+// The extent of a convolution's output, or 0 if the kernel does not fit.
+int conv_extent(int in, int kernel, int stride, int padding) {
+  const int span = in + 2 * padding - kernel;
+  return span < 0 ? 0 : span / stride + 1;
+}
+
+void check_conv(const Projection& p, const Shape& in, const Shape& out) {
+  if (p.weight_shape.size() != 4)
+    fail(p.name, "weight must be [out, in, kh, kw], got " + text(p.weight_shape));
+  const int kh = p.weight_shape[2], kw = p.weight_shape[3];
+  if (kh < 1 || kw < 1 || kh > kMaxExtent || kw > kMaxExtent)
+    fail(p.name, "kernel size must lie in [1, " + std::to_string(kMaxExtent) + "]");
+  if (p.stride < 1 || p.stride > kMaxExtent) fail(p.name, "stride must be at least 1");
+  if (p.padding < 0 || p.padding > kMaxExtent) fail(p.name, "padding must not be negative");
+  const int height = conv_extent(in.height, kh, p.stride, p.padding);
+  const int width = conv_extent(in.width, kw, p.stride, p.padding);
+  if (height != out.height || width != out.width)
+    fail(p.name, "gives " + std::to_string(height) + "x" + std::to_string(width) +
+                     " positions from " + text(in) + ", but its current is " + text(out));
+  check_weight(p, {p.weight_shape[0], in.channels, kh, kw});
+}
+
+// Checks a projection against the shapes at both ends; returns its number of output channels.
+int check_projection(const Projection& p, const Shape& in, const Shape& out) {
+  switch (p.kind) {
+    case Kind::conv:
+      check_conv(p, in, out);
+      return p.weight_shape[0];
+    case Kind::linear:
+      if (p.weight_shape.size() != 2)
+        fail(p.name, "weight must be [out, in], got " + text(p.weight_shape));
+      check_weight(p, {p.weight_shape[0], in.channels});
+      if (in.pixels() != out.pixels())
+        fail(p.name, "joins " + text(in) + " to " + text(out) + ": positions differ");
+      return p.weight_shape[0];
+    case Kind::token_mix: {
+      if (p.weight_shape.size() != 3)
+        fail(p.name, "weight must be [heads, tokens, tokens], got " + text(p.weight_shape));
+      const int heads = p.weight_shape[0];
+      if (heads < 1 || in.channels % heads != 0)
+        fail(p.name, std::to_string(heads) + " heads do not divide " +
+                         std::to_string(in.channels) + " channels");
+      check_weight(p, {heads, out.pixels(), in.pixels()});
+      return in.channels;
+    }
+    case Kind::mean:
+      if (!p.weight.empty()) fail(p.name, "a mean has no weight");
+      if (out.pixels() != 1) fail(p.name, "a mean over positions needs a current of one position");
+      return in.channels;
+  }
+  fail(p.name, "unknown kind of projection");
+}
+
+class Checker {
+ public:
+  explicit Checker(const Graph& graph) : graph_(graph) { checked_.graph = &graph; }
+
+  CheckedGraph check() {
+    collect_names();
+    for (const Population& p : graph_.populations) check_population(p);
+    for (const Current& c : graph_.currents) check_current(c);
+    check_ends();
+    sort();
+    return std::move(checked_);
+  }
+
+ private:
+  void add_name(const std::string& name, NodeRef node) {
+    if (name.empty()) throw std::invalid_argument("graph: a node has no name");
+    if (!checked_.nodes.emplace(name, node).second) fail(name, "this name is used twice");
+  }
+
+  void collect_names() {
+    for (size_t i = 0; i < graph_.populations.size(); ++i)
+      add_name(graph_.populations[i].name, {NodeRef::Kind::population, static_cast<int>(i)});
+    for (size_t i = 0; i < graph_.currents.size(); ++i)
+      add_name(graph_.currents[i].name, {NodeRef::Kind::current, static_cast<int>(i)});
+  }
+
+  const NodeRef& resolve(const std::string& reader, const std::string& name) const {
+    const auto found = checked_.nodes.find(name);
+    if (found == checked_.nodes.end()) fail(reader, "reads '" + name + "', which does not exist");
+    return found->second;
+  }
+
+  const NodeRef& resolve_current(const std::string& reader, const std::string& name) const {
+    const NodeRef& node = resolve(reader, name);
+    if (!node.is(NodeRef::Kind::current)) fail(reader, "reads '" + name + "', which is no current");
+    return node;
+  }
+
+  void check_current(const Current& c) const {
+    check_shape(c.name, c.shape);
+    if (c.projections.empty() && c.currents.empty()) fail(c.name, "sums nothing");
+    if (!c.bias.empty() && c.bias.size() != static_cast<size_t>(c.shape.channels))
+      fail(c.name, "bias must hold " + std::to_string(c.shape.channels) + " values, got " +
+                       std::to_string(c.bias.size()));
+    check_finite(c.name, "bias", c.bias);
+    for (const std::string& name : c.currents) {
+      const Shape& other = checked_.shape(resolve_current(c.name, name));
+      if (other.channels != c.shape.channels || other.pixels() != c.shape.pixels())
+        fail(c.name, "adds '" + name + "' of another shape, " + text(other) + " to " +
+                         text(c.shape));
+    }
+    for (const Projection& p : c.projections) {
+      const NodeRef& source = resolve(p.name, p.source);
+      if (source.is(NodeRef::Kind::population) &&
+          graph_.populations[source.index].kind == Population::Kind::readout)
+        fail(p.name, "reads '" + p.source + "', the readout");
+      const int channels = check_projection(p, checked_.shape(source), c.shape);
+      if (p.channel_offset < 0 || channels < 1 ||
+          int64_t{p.channel_offset} + channels > c.shape.channels)
+        fail(p.name, "writes channels " + std::to_string(p.channel_offset) + " to " +
+                         std::to_string(int64_t{p.channel_offset} + channels) + " of " +
+                         std::to_string(c.shape.channels));
+    }
+  }
+
+  // One input, one readout, and every other population is fed by a current of its shape.
+  void check_ends() const {
+    int inputs = 0, readouts = 0;
+    for (const Population& p : graph_.populations) {
+      if (p.kind == Population::Kind::input) {
+        ++inputs;
+        if (!p.current.empty()) fail(p.name, "the input must not integrate a current");
+        continue;
+      }
+      if (p.kind == Population::Kind::readout) ++readouts;
+      const Shape& s = checked_.shape(resolve_current(p.name, p.current));
+      if (s.channels != p.shape.channels || s.pixels() != p.shape.pixels())
+        fail(p.name, "has shape " + text(p.shape) + ", its current " + text(s));
+      if (p.kind == Population::Kind::readout && p.shape.pixels() != 1)
+        fail(p.name, "the readout must have one position, got " + text(p.shape));
+    }
+    if (inputs != 1 || readouts != 1)
+      throw std::invalid_argument("graph: needs one input and one readout, got " +
+                                  std::to_string(inputs) + " and " + std::to_string(readouts));
+  }
+
+  std::vector<NodeRef> reads(const NodeRef& node) const {
+    std::vector<NodeRef> found;
+    if (node.is(NodeRef::Kind::population)) {
+      const Population& p = graph_.populations[node.index];
+      if (!p.current.empty()) found.push_back(checked_.find(p.current));
+      return found;
+    }
+    const Current& c = graph_.currents[node.index];
+    for (const std::string& name : c.currents) found.push_back(checked_.find(name));
+    for (const Projection& p : c.projections) found.push_back(checked_.find(p.source));
+    return found;
+  }
+
+  // Depth first in the order of the description, on an explicit stack: a file may nest deeply.
+  void sort() {
+    enum Mark : char { fresh, open, done };
+    std::vector<Mark> marks[2] = {std::vector<Mark>(graph_.populations.size(), fresh),
+                                  std::vector<Mark>(graph_.currents.size(), fresh)};
+    const auto mark = [&](const NodeRef& n) -> Mark& {
+      return marks[static_cast<int>(n.kind)][n.index];
+    };
+    const auto visit = [&](const NodeRef& root) {
+      std::vector<NodeRef> stack{root};
+      while (!stack.empty()) {
+        const NodeRef node = stack.back();
+        if (mark(node) != fresh) {
+          stack.pop_back();
+          if (mark(node) == open) checked_.order.push_back(node);
+          mark(node) = done;
+          continue;
+        }
+        mark(node) = open;
+        const std::vector<NodeRef> before = reads(node);
+        for (auto it = before.rbegin(); it != before.rend(); ++it) {
+          if (mark(*it) == open) fail(name_of(*it), "is part of a cycle");
+          if (mark(*it) == fresh) stack.push_back(*it);
+        }
+      }
+    };
+    for (size_t i = 0; i < graph_.populations.size(); ++i)
+      visit({NodeRef::Kind::population, static_cast<int>(i)});
+    for (size_t i = 0; i < graph_.currents.size(); ++i)
+      visit({NodeRef::Kind::current, static_cast<int>(i)});
+  }
+
+  const std::string& name_of(const NodeRef& node) const {
+    return node.is(NodeRef::Kind::population) ? graph_.populations[node.index].name
+                                              : graph_.currents[node.index].name;
+  }
+
+  const Graph& graph_;
+  CheckedGraph checked_;
+};
+
+}  // namespace
+
+const Shape& CheckedGraph::shape(const NodeRef& node) const {
+  return node.is(NodeRef::Kind::population) ? graph->populations[node.index].shape
+                                            : graph->currents[node.index].shape;
+}
+
+CheckedGraph check_graph(const Graph& graph) { return Checker(graph).check(); }
+
+}  // namespace stmixer::engine

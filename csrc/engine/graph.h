@@ -1,0 +1,37 @@
+#pragma once
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "stmixer/engine.h"
+
+namespace stmixer::engine {
+
+// Largest sizes taken: keys of spike lists are 16 bits wide, and a file must not be able to ask for
+// any amount of memory.
+constexpr int kMaxExtent = 4096;
+constexpr int kMaxChannels = 1 << 16;
+constexpr int kMaxNeurons = 1 << 26;
+
+struct NodeRef {
+  enum class Kind { population, current };
+  Kind kind;
+  int index;
+  bool is(Kind k) const { return kind == k; }
+};
+
+// A checked graph: names resolved, nodes in an order in which each comes after what it reads.
+// Among nodes that are ready, the order of the description is kept.
+struct CheckedGraph {
+  const Graph* graph;
+  std::unordered_map<std::string, NodeRef> nodes;
+  std::vector<NodeRef> order;
+
+  const NodeRef& find(const std::string& name) const { return nodes.at(name); }
+  const Shape& shape(const NodeRef& node) const;
+};
+
+// Throws std::invalid_argument naming the node and what is wrong with it.
+CheckedGraph check_graph(const Graph& graph);
+
+}  // namespace stmixer::engine

@@ -1,0 +1,112 @@
+#pragma once
+// What the kernels of the engine are told. Plain numbers and addresses: this header is compiled
+// once per instruction set and may define nothing that the linker would have to merge.
+#include <cstdint>
+
+namespace stmixer::engine {
+
+// Output channels are computed in units of one AVX-512 register on every machine, so that weights
+// and buffers have the same shape everywhere. A tile is a run of units summed in one pass.
+constexpr int kUnit = 16;
+
+// Entries a kernel may write behind the end of a list: it stores whole bytes of spikes.
+constexpr int kListSlack = 8;
+
+// One LIF step: v = decay * v + input_scale * x; spike where v >= threshold; then v = 0 (hard) or
+// v -= threshold (soft).
+struct LifSpec {
+  float threshold, decay, input_scale, v_init;
+  bool soft;
+};
+
+// Straight spike lists. A list row is what one row of an image fires at one time step: for each
+// channel block, ascending keys x * block_channels + (c - block start). `starts` has, per row and
+// block, width + 1 offsets, so the spikes of neighbouring pixels are one contiguous segment.
+struct ListTask {
+  const uint8_t* bits;  // [rows][width][bits_pixel bytes], channel 8 i + j is bit j of byte i
+  uint16_t* keys;       // [rows][blocks][width * block_channels + kListSlack]
+  uint32_t* starts;     // [rows][blocks][width + 1]
+  int64_t bits_pixel;
+  int32_t rows, width, channels, blocks, block_channels;
+};
+
+// 8x8 bit blocks: out[8 column bytes][...] of a bit map, so that rows become columns.
+struct TransposeTask {
+  const uint8_t* in;  // [in_rows][in_stride bytes]
+  uint8_t* out;       // [8 * column_bytes][out_stride bytes]
+  int64_t in_stride, out_stride;
+  int32_t in_rows, first_column_byte, column_bytes;
+};
+
+// How outputs look at inputs: a convolution, or anything narrower. Where each position is on its own
+// the width is 1 and the height counts positions.
+struct Geometry {
+  int32_t in_height = 1, in_width = 1, out_width = 1;
+  int32_t kernel_h = 1, kernel_w = 1, stride = 1, padding = 0;
+};
+
+// Sums of the weight rows that the listed spikes select, for `pixels` output pixels of one image,
+// all time steps and one tile of channels.
+struct GatherTask {
+  const uint16_t* keys;    // first list row of the image at the first time step
+  const uint32_t* starts;
+  const float* weights;    // [blocks][kernel_h][kernel_w * block_channels][units * kUnit]
+  float* sums;             // [pixels][steps][units * kUnit]
+  int64_t step_rows;       // list rows from one time step to the next
+  Geometry geometry;
+  int32_t blocks, block_channels;
+  int32_t first_pixel, pixels, steps, units;
+};
+
+// The same for real-valued input: every product is formed, a multiplication then an addition.
+struct DenseTask {
+  const float* in;       // [steps][in_height][in_width][in_pixel]
+  const float* weights;  // [kernel_h][kernel_w][channels][units * kUnit]
+  float* sums;           // [pixels][steps][units * kUnit]
+  int64_t in_step, in_pixel;
+  Geometry geometry;
+  int32_t channels;
+  int32_t first_pixel, pixels, steps, units;
+};
+
+// The mean over all pixels and steps, for one image and one tile of channels.
+struct MeanTask {
+  const float* in;  // [steps][pixels][in_pixel]
+  float* sums;      // [units * kUnit]
+  int64_t in_step, in_pixel;
+  int32_t pixels, steps, units;
+};
+
+// What becomes of finished sums: x = base + (sum + bias) is stored and drives the neurons, all time
+// steps of one neuron in a row, so that its membrane never leaves a register.
+struct FinishTask {
+  const float* sums;  // element (pixel p, step t) at p * sums_pixel + t * sums_step
+  int64_t sums_pixel, sums_step;
+  const float* bias;  // [channels] or null
+  const float* base;  // the current before this projection, or null; laid out like store
+  float* store;       // the current after it, or null
+  int64_t store_pixel, store_step;
+  const LifSpec* lif;  // null: no neurons here
+  uint8_t* bits;
+  int64_t bits_pixel, bits_step;
+  int32_t pixels, steps, channels;
+};
+
+// The name of a table in the object of one instruction set.
+#define STMIXER_ENGINE_TABLE_(name, isa) name##_##isa
+#define STMIXER_ENGINE_TABLE(name, isa) STMIXER_ENGINE_TABLE_(name, isa)
+
+struct ListKernels {
+  void (*build_lists)(const ListTask&) noexcept;
+  void (*transpose_bits)(const TransposeTask&) noexcept;
+};
+
+struct ProjectKernels {
+  int max_units;  // widest tile whose sums stay in registers
+  void (*gather)(const GatherTask&) noexcept;
+  void (*dense)(const DenseTask&) noexcept;
+  void (*mean)(const MeanTask&) noexcept;
+  void (*finish)(const FinishTask&) noexcept;
+};
+
+}  // namespace stmixer::engine

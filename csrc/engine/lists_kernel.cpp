@@ -1,0 +1,90 @@
+// From bit maps to spike lists, eight channels at a time and without a branch: a table turns a byte
+// into the positions of its bits, all eight are stored, and the list grows by as many as were set.
+#include <cstdint>
+
+#include "engine/kernels.h"
+
+namespace stmixer::engine {
+namespace {
+
+typedef uint16_t Keys8 __attribute__((vector_size(16)));
+
+struct ByteTable {
+  uint16_t position[256][8];
+  uint8_t count[256];
+};
+
+constexpr ByteTable make_byte_table() {
+  ByteTable table{};
+  for (int byte = 0; byte < 256; ++byte) {
+    int n = 0;
+    for (int bit = 0; bit < 8; ++bit)
+      if (byte >> bit & 1) table.position[byte][n++] = static_cast<uint16_t>(bit);
+    table.count[byte] = static_cast<uint8_t>(n);
+  }
+  return table;
+}
+
+alignas(64) constexpr ByteTable kBytes = make_byte_table();
+
+void build_lists(const ListTask& task) noexcept {
+  const int block_bytes = task.block_channels / 8;
+  const int pixel_bytes = (task.channels + 7) / 8;
+  for (int row = 0; row < task.rows; ++row) {
+    for (int block = 0; block < task.blocks; ++block) {
+      const int64_t list = static_cast<int64_t>(row) * task.blocks + block;
+      uint16_t* keys = task.keys + list * (task.width * task.block_channels + kListSlack);
+      uint32_t* starts = task.starts + list * (task.width + 1);
+      const int first = block * block_bytes;
+      const int last = first + block_bytes < pixel_bytes ? first + block_bytes : pixel_bytes;
+      uint32_t n = 0;
+      for (int x = 0; x < task.width; ++x) {
+        starts[x] = n;
+        const uint8_t* bits =
+            task.bits + (static_cast<int64_t>(row) * task.width + x) * task.bits_pixel;
+        uint16_t key = static_cast<uint16_t>(x * task.block_channels);
+        for (int i = first; i < last; ++i, key += 8) {
+          Keys8 positions;
+          __builtin_memcpy(&positions, kBytes.position[bits[i]], sizeof positions);
+          positions += key;
+          __builtin_memcpy(keys + n, &positions, sizeof positions);
+          n += kBytes.count[bits[i]];
+        }
+      }
+      starts[task.width] = n;
+    }
+  }
+}
+
+// Transposes the 8x8 bit matrix whose row r is byte r.
+inline uint64_t transpose8x8(uint64_t x) {
+  uint64_t t = (x ^ (x >> 7)) & 0x00AA00AA00AA00AAull;
+  x ^= t ^ (t << 7);
+  t = (x ^ (x >> 14)) & 0x0000CCCC0000CCCCull;
+  x ^= t ^ (t << 14);
+  t = (x ^ (x >> 28)) & 0x00000000F0F0F0F0ull;
+  return x ^ t ^ (t << 28);
+}
+
+void transpose_bits(const TransposeTask& task) noexcept {
+  for (int column = 0; column < task.column_bytes; ++column) {
+    const uint8_t* in = task.in + task.first_column_byte + column;
+    uint8_t* out = task.out + 8 * column * task.out_stride;
+    for (int row = 0; row < task.in_rows; row += 8) {
+      const int rows = task.in_rows - row < 8 ? task.in_rows - row : 8;
+      uint64_t block = 0;
+      for (int r = 0; r < rows; ++r)
+        block |= static_cast<uint64_t>(in[(row + r) * task.in_stride]) << (8 * r);
+      block = transpose8x8(block);
+      for (int r = 0; r < 8; ++r)
+        out[r * task.out_stride + row / 8] = static_cast<uint8_t>(block >> (8 * r));
+    }
+  }
+}
+
+}  // namespace
+
+extern const ListKernels STMIXER_ENGINE_TABLE(list_kernels, STMIXER_ISA) = {build_lists,
+                                                                            transpose_bits};
+
+}  // namespace stmixer::engine

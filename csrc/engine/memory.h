@@ -1,0 +1,51 @@
+#pragma once
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <utility>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace stmixer::engine {
+
+constexpr size_t kAlign = 64;
+
+constexpr size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+// Zeroed memory on cache lines. Large ones ask for huge pages: spikes select weight rows at random,
+// and small pages would miss the TLB.
+class Memory {
+ public:
+  Memory() = default;
+  explicit Memory(size_t bytes) {
+    if (bytes == 0) return;
+    const size_t align = bytes >= kHugePage ? kHugePage : kAlign;
+    const size_t size = round_up(bytes, align);
+    data_ = std::aligned_alloc(align, size);
+    if (data_ == nullptr) throw std::bad_alloc();
+#if defined(__linux__)
+    if (align == kHugePage) madvise(data_, size, MADV_HUGEPAGE);
+#endif
+    std::memset(data_, 0, size);
+  }
+  Memory(Memory&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
+  Memory& operator=(Memory&& other) noexcept {
+    std::swap(data_, other.data_);
+    return *this;
+  }
+  ~Memory() { std::free(data_); }
+
+  char* data() const { return static_cast<char*>(data_); }
+  template <class T>
+  T* as(size_t byte_offset = 0) const {
+    return reinterpret_cast<T*>(data() + byte_offset);
+  }
+
+ private:
+  static constexpr size_t kHugePage = size_t{2} << 20;
+  void* data_ = nullptr;
+};
+
+}  // namespace stmixer::engine

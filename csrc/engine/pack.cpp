@@ -1,0 +1,127 @@
+#include "engine/pack.h"
+
+#include <algorithm>
+
+namespace stmixer::engine {
+namespace {
+
+using Kind = Projection::Kind;
+
+// Channels per block of a spike list. It fixes the order of summation (block, ky, kx, c), so it may
+// depend on the shape only; a change makes other sums of the same file. A chunk of weights, one
+// block and one ky, is 48 to 72 KB at the widest tile: larger ones miss the first-level cache more
+// often, smaller ones leave loops too short to predict.
+int channel_block(int channels, const Geometry& g) {
+  const int rows = g.kernel_w == 1 ? 192 : 144;
+  const int wanted = std::max(rows / g.kernel_w, 8);
+  const int blocks = (channels + wanted - 1) / wanted;
+  const int block = static_cast<int>(round_up((channels + blocks - 1) / blocks, 8));
+  return std::min(block, (1 << 16) / g.in_width / 8 * 8);  // keys have 16 bits
+}
+
+// Even tiles: 21 units are 6 + 5 + 5 + 5.
+std::vector<Tile> split_tiles(int channels, int max_units, size_t rows) {
+  const int units = (channels + kUnit - 1) / kUnit;
+  const int count = (units + max_units - 1) / max_units;
+  std::vector<Tile> tiles;
+  size_t weights = 0;
+  for (int i = 0, first = 0; i < count; ++i) {
+    const int n = units / count + (i < units % count);
+    tiles.push_back({first * kUnit, n, weights});
+    weights += rows * n * kUnit;
+    first += n;
+  }
+  return tiles;
+}
+
+// How many weight rows one output channel has in memory, padding of the last block included.
+size_t weight_rows(const ProjectStep& s, int block) {
+  const size_t blocks = (s.in_channels + block - 1) / block;
+  return blocks * block * s.geometry.kernel_h * s.geometry.kernel_w;
+}
+
+// [group][tile][block][ky][kx][c in block][channel in tile] from [group, out, in, ky, kx].
+Memory pack_weights(const std::vector<float>& weight, const ProjectStep& s, int block) {
+  const int out_channels = s.target.channels, in_channels = s.in_channels;
+  const int taps = s.geometry.kernel_h * s.geometry.kernel_w;
+  Memory packed(sizeof(float) * s.groups * s.group_weights);
+  for (int g = 0; g < s.groups; ++g) {
+    for (const Tile& tile : s.tiles) {
+      float* to = packed.as<float>() + g * s.group_weights + tile.weights;
+      const int width = tile.units * kUnit;
+      const int channels = std::min(width, out_channels - tile.first_channel);
+      for (int begin = 0; begin < in_channels; begin += block) {
+        for (int tap = 0; tap < taps; ++tap) {
+          for (int c = begin; c < begin + block; ++c, to += width) {
+            if (c >= in_channels) continue;
+            for (int i = 0; i < channels; ++i) {
+              const size_t o = size_t(g) * out_channels + tile.first_channel + i;
+              to[i] = weight[(o * in_channels + c) * taps + tap];
+            }
+          }
+        }
+      }
+    }
+  }
+  return packed;
+}
+
+void set_geometry(ProjectStep& s, const Projection& p, const Shape& in, const Shape& out) {
+  Geometry& g = s.geometry;
+  if (p.kind == Kind::token_mix) {
+    // Channels are what pixels are elsewhere, tokens what channels are.
+    g.in_height = in.channels;
+    s.in_channels = in.pixels();
+    s.target.channels = out.pixels();
+    s.groups = p.weight_shape[0];
+    s.group_pixels = in.channels / s.groups;
+    return;
+  }
+  s.in_channels = in.channels;
+  s.target.channels = p.kind == Kind::mean ? in.channels : p.weight_shape[0];
+  s.group_pixels = out.pixels();
+  if (p.kind == Kind::conv) {
+    g.kernel_h = p.weight_shape[2];
+    g.kernel_w = p.weight_shape[3];
+    g.stride = p.stride;
+    g.padding = p.padding;
+  }
+  const bool pointwise = g.kernel_h == 1 && g.kernel_w == 1 && g.stride == 1 && g.padding == 0;
+  g.in_height = pointwise ? in.pixels() : in.height;
+  g.in_width = pointwise ? 1 : in.width;
+  g.out_width = pointwise ? 1 : out.width;
+}
+
+}  // namespace
+
+ListLayout list_layout(const ProjectStep& step, bool by_channel) {
+  ListLayout layout;
+  layout.by_channel = by_channel;
+  layout.rows = step.geometry.in_height;
+  layout.width = step.geometry.in_width;
+  layout.channels = step.in_channels;
+  layout.block_channels = channel_block(step.in_channels, step.geometry);
+  layout.blocks = (layout.channels + layout.block_channels - 1) / layout.block_channels;
+  return layout;
+}
+
+ProjectStep project_step(const Projection& p, const Shape& in, const Shape& out, bool spikes,
+                         int max_units) {
+  ProjectStep s;
+  s.kind = p.kind == Kind::mean ? ProjectStep::Kind::mean
+           : spikes             ? ProjectStep::Kind::gather
+                                : ProjectStep::Kind::dense;
+  set_geometry(s, p, in, out);
+  if (p.kind == Kind::mean) {
+    s.tiles = split_tiles(s.target.channels, max_units, 0);
+    return s;
+  }
+  const int block = spikes ? channel_block(s.in_channels, s.geometry) : s.in_channels;
+  const size_t rows = weight_rows(s, block);
+  s.tiles = split_tiles(s.target.channels, max_units, rows);
+  s.group_weights = static_cast<int64_t>(rows * round_up(s.target.channels, kUnit));
+  s.weights = pack_weights(p.weight, s, block);
+  return s;
+}
+
+}  // namespace stmixer::engine

@@ -1,0 +1,300 @@
+#include "engine/plan.h"
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+#include <stdexcept>
+#include <utility>
+
+#include "engine/pack.h"
+
+namespace stmixer::engine {
+namespace {
+
+using Kind = Projection::Kind;
+using RefKind = NodeRef::Kind;
+
+[[noreturn]] void refuse(const std::string& node, const std::string& what) {
+  throw std::invalid_argument("engine: '" + node + "': " + what);
+}
+
+class Planner {
+ public:
+  Planner(const CheckedGraph& graph, int max_units)
+      : graph_(graph), max_units_(max_units), readers_(graph.graph->currents.size()) {}
+
+  Plan plan() {
+    find_readers();
+    neurons_of_.assign(graph_.graph->populations.size(), -1);
+    values_of_.assign(graph_.graph->currents.size(), -1);
+    for (const NodeRef& node : graph_.order) {
+      if (node.is(RefKind::current)) {
+        plan_current(node.index);
+      } else {
+        plan_population(node.index);
+      }
+    }
+    return std::move(plan_);
+  }
+
+ private:
+  struct Readers {
+    std::vector<int> neurons;  // LIF populations
+    bool others = false;       // currents, projections, the readout
+  };
+
+  const Population& population(int i) const { return graph_.graph->populations[i]; }
+  const Current& current(int i) const { return graph_.graph->currents[i]; }
+
+  void find_readers() {
+    for (size_t i = 0; i < graph_.graph->populations.size(); ++i) {
+      const Population& p = population(static_cast<int>(i));
+      if (p.kind == Population::Kind::input) continue;
+      Readers& readers = readers_[graph_.find(p.current).index];
+      if (p.kind == Population::Kind::lif) {
+        readers.neurons.push_back(static_cast<int>(i));
+      } else {
+        readers.others = true;
+      }
+    }
+    for (const Current& c : graph_.graph->currents) {
+      for (const std::string& name : c.currents) readers_[graph_.find(name).index].others = true;
+      for (const Projection& p : c.projections) {
+        const NodeRef& source = graph_.find(p.source);
+        if (source.is(RefKind::current)) readers_[source.index].others = true;
+      }
+    }
+  }
+
+  // --- memory ---
+
+  int new_buffer(size_t bytes, bool per_step = true) {
+    const int now = static_cast<int>(plan_.steps.size());
+    plan_.buffers.push_back({bytes, per_step, now, now});
+    return static_cast<int>(plan_.buffers.size()) - 1;
+  }
+
+  // The step about to be added uses the buffer.
+  void touch(int buffer) { plan_.buffers[buffer].died = static_cast<int>(plan_.steps.size()); }
+  void touch_values(int values) {
+    if (values >= 0) touch(plan_.values[values].buffer);
+  }
+
+  void add_step(std::string name, decltype(Step::work) work) {
+    plan_.steps.push_back({std::move(name), std::move(work)});
+  }
+
+  int new_values(const Shape& shape, bool per_step, bool by_channel) {
+    const int rows = by_channel ? shape.channels : shape.pixels();
+    const int columns = by_channel ? shape.pixels() : shape.channels;
+    Values v;
+    v.pixels = rows;
+    v.pixel_stride = static_cast<int>(round_up(columns, kUnit));
+    v.per_step = per_step;
+    v.by_channel = by_channel;
+    v.buffer = new_buffer(size_t{4} * v.pixels * v.pixel_stride, per_step);
+    plan_.values.push_back(v);
+    return static_cast<int>(plan_.values.size()) - 1;
+  }
+
+  int new_neurons(int index, bool by_channel) {
+    const Population& p = population(index);
+    Neurons n;
+    n.name = p.name;
+    n.population = index;
+    n.lif = {p.threshold, p.decay, p.input_scale, p.v_init, p.soft_reset};
+    n.by_channel = by_channel;
+    n.rows = by_channel ? p.shape.channels : p.shape.pixels();
+    n.columns = by_channel ? p.shape.pixels() : p.shape.channels;
+    n.row_bytes = static_cast<int>(round_up(n.columns, kUnit)) / 8;
+    n.bits = new_buffer(size_t{1} * n.rows * n.row_bytes);
+    plan_.neurons.push_back(n);
+    return neurons_of_[index] = static_cast<int>(plan_.neurons.size()) - 1;
+  }
+
+  // The spikes of a population as lists of this layout; the step that makes them comes before their
+  // first reader.
+  int lists_of(int population_index, const ListLayout& layout) {
+    const int neurons = neurons_of_[population_index];
+    for (size_t i = 0; i < plan_.lists.size(); ++i)
+      if (plan_.lists[i].neurons == neurons && plan_.lists[i].layout == layout)
+        return static_cast<int>(i);
+    Lists lists;
+    lists.neurons = neurons;
+    lists.layout = layout;
+    touch(plan_.neurons[neurons].bits);
+    lists.keys = new_buffer(sizeof(uint16_t) * layout.rows * layout.row_keys());
+    lists.starts = new_buffer(sizeof(uint32_t) * layout.rows * layout.row_starts());
+    plan_.lists.push_back(lists);
+    const int index = static_cast<int>(plan_.lists.size()) - 1;
+    add_step(population(population_index).name + " (lists)", ListStep{index});
+    return index;
+  }
+
+  // --- nodes ---
+
+  void plan_population(int index) {
+    const Population& p = population(index);
+    if (p.kind == Population::Kind::input) {
+      plan_.input = p.shape;
+      plan_.input_buffer = new_buffer(size_t{4} * p.shape.channels * p.shape.pixels());
+      add_step(p.name, LoadStep{});
+      return;
+    }
+    const int values = values_of_[graph_.find(p.current).index];
+    if (p.kind == Population::Kind::readout) {
+      if (plan_.values[values].per_step) refuse(p.name, "must read a mean over time");
+      plan_.readout = values;
+      plan_.classes = p.shape.channels;
+      plan_.buffers[plan_.values[values].buffer].died = std::numeric_limits<int>::max();
+      return;
+    }
+    if (neurons_of_[index] >= 0) return;  // driven by the step that finished its current
+    if (!plan_.values[values].per_step) refuse(p.name, "must not integrate a mean over time");
+    touch_values(values);
+    const int neurons = new_neurons(index, plan_.values[values].by_channel);
+    add_step(p.name, FireStep{values, neurons});
+  }
+
+  // Whether the term varies over time; all terms of a current must agree.
+  bool per_step(const Current& c) const {
+    std::optional<bool> found;
+    const auto add = [&](bool term) {
+      if (found.value_or(term) != term) refuse(c.name, "adds a mean over time to what varies in time");
+      found = term;
+    };
+    for (const std::string& name : c.currents)
+      add(plan_.values[values_of_[graph_.find(name).index]].per_step);
+    for (const Projection& p : c.projections) {
+      const NodeRef& source = graph_.find(p.source);
+      add(p.kind != Kind::mean && (source.is(RefKind::population) ||
+                                   plan_.values[values_of_[source.index]].per_step));
+    }
+    return *found;
+  }
+
+  static bool covers(const Projection& p, const Current& c) {
+    return p.channel_offset == 0 &&
+           (p.kind == Kind::mean || p.kind == Kind::token_mix || p.weight_shape[0] == c.shape.channels);
+  }
+
+  void plan_current(int index) {
+    const Current& c = current(index);
+    const Readers& readers = readers_[index];
+    const bool by_channel = is_by_channel(c, readers);
+    const bool steps = per_step(c);
+    // One projection that covers the current finishes it, so neurons can fire in its epilogue.
+    const bool one = c.projections.size() == 1 && covers(c.projections[0], c);
+    const bool fires = one && steps && !readers.neurons.empty();
+    const bool summed = !one || c.currents.size() > 1;
+    const bool stored = summed || readers.others || readers.neurons.size() > 1 || !fires;
+
+    std::vector<int> terms;
+    for (const std::string& name : c.currents) terms.push_back(values_of_[graph_.find(name).index]);
+    int base = terms.empty() ? -1 : terms[0];
+    if (stored) values_of_[index] = new_values(c.shape, steps, by_channel);
+    if (summed) {
+      for (int term : terms) touch_values(term);
+      touch_values(values_of_[index]);
+      add_step(c.name, SumStep{values_of_[index], std::move(terms), c.bias});
+      base = values_of_[index];
+    }
+    for (const Projection& p : c.projections) {
+      Target target;
+      target.channel_offset = p.channel_offset;
+      target.base = base;
+      target.store = values_of_[index];
+      if (!summed) target.bias = c.bias;
+      plan_projection(p, c, std::move(target), fires ? readers.neurons[0] : -1, by_channel);
+    }
+  }
+
+  // Token mixing computes tokens innermost, which only neurons can read.
+  bool is_by_channel(const Current& c, const Readers& readers) const {
+    const bool mixes = std::any_of(c.projections.begin(), c.projections.end(), [](const Projection& p) {
+      return p.kind == Kind::token_mix;
+    });
+    if (mixes && (c.projections.size() > 1 || !c.currents.empty() || !c.bias.empty() || readers.others))
+      refuse(c.name, "token mixing can only drive neurons, without bias or other terms");
+    return mixes;
+  }
+
+  void plan_projection(const Projection& p, const Current& c, Target target, int fires,
+                       bool by_channel) {
+    const NodeRef& source = graph_.find(p.source);
+    const bool spikes = source.is(RefKind::population) &&
+                        population(source.index).kind == Population::Kind::lif;
+    if (p.kind == Kind::mean && !source.is(RefKind::current)) refuse(p.name, "averages no current");
+    if (p.kind == Kind::token_mix && !spikes) refuse(p.name, "mixes tokens of no spikes");
+
+    ProjectStep step = project_step(p, graph_.shape(source), c.shape, spikes, max_units_);
+    if (spikes) {
+      const bool channels_as_rows = p.kind == Kind::token_mix;
+      step.lists = lists_of(source.index, list_layout(step, channels_as_rows));
+      touch(plan_.lists[step.lists].keys);
+      touch(plan_.lists[step.lists].starts);
+    } else if (source.is(RefKind::current)) {
+      step.values = values_of_[source.index];
+      touch_values(step.values);
+    } else {
+      touch(plan_.input_buffer);
+    }
+    target.channels = step.target.channels;
+    touch_values(target.base);
+    touch_values(target.store);
+    if (fires >= 0) target.neurons = new_neurons(fires, by_channel);
+    step.target = std::move(target);
+    add_step(p.name, std::move(step));
+  }
+
+  const CheckedGraph& graph_;
+  const int max_units_;
+  std::vector<Readers> readers_;   // by current
+  std::vector<int> neurons_of_;    // by population
+  std::vector<int> values_of_;     // by current
+  Plan plan_;
+};
+
+}  // namespace
+
+Plan make_plan(const CheckedGraph& graph, int max_units) { return Planner(graph, max_units).plan(); }
+
+int fired_by(const Step& step) {
+  if (const auto* project = std::get_if<ProjectStep>(&step.work)) return project->target.neurons;
+  if (const auto* fire = std::get_if<FireStep>(&step.work)) return fire->neurons;
+  return -1;
+}
+
+bool varies(const Plan& plan, const ProjectStep& step, bool sequence) {
+  return step.values >= 0 ? plan.values[step.values].per_step : sequence;
+}
+
+Layout lay_out(const Plan& plan, int steps, int images, bool sequence) {
+  struct Placed {
+    size_t begin, end;
+    int died;
+  };
+  std::vector<Placed> placed;  // by begin
+  Layout layout;
+  for (size_t i = 0; i < plan.buffers.size(); ++i) {
+    const Buffer& b = plan.buffers[i];
+    const bool is_static = !b.per_step || (static_cast<int>(i) == plan.input_buffer && !sequence);
+    const size_t size = round_up(b.bytes * images * (is_static ? 1 : steps), kAlign);
+    size_t at = 0;
+    auto next = placed.begin();
+    for (; next != placed.end(); ++next) {
+      if (next->died < b.born) continue;
+      if (at + size <= next->begin) break;
+      at = std::max(at, next->end);
+    }
+    const Placed here{at, at + size, b.died};
+    placed.insert(std::upper_bound(placed.begin(), placed.end(), here,
+                                   [](const Placed& a, const Placed& c) { return a.begin < c.begin; }),
+                  here);
+    layout.offsets.push_back(at);
+    layout.bytes = std::max(layout.bytes, at + size);
+  }
+  return layout;
+}
+
+}  // namespace stmixer::engine

@@ -1,0 +1,150 @@
+#pragma once
+// From a checked graph to steps that only have to be carried out: layouts, packed weights, tiles,
+// and what each buffer holds from when until when.
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "engine/graph.h"
+#include "engine/kernels.h"
+#include "engine/memory.h"
+
+namespace stmixer::engine {
+
+// Memory that one image needs (at each time step, if per_step), between the first step that writes
+// it and the last that reads it.
+struct Buffer {
+  size_t bytes = 0;
+  bool per_step = true;
+  int born = 0, died = 0;
+};
+
+// A current in memory, channels innermost and padded to whole units; a by_channel current (what
+// token mixing gives) has tokens innermost instead.
+struct Values {
+  int buffer = -1;
+  int pixels = 0, pixel_stride = 0;  // stride in floats
+  bool per_step = true;
+  bool by_channel = false;
+};
+
+// The neurons of a LIF population, their spikes as bits. by_channel: [C][N], else [N][C].
+struct Neurons {
+  std::string name;
+  int population = -1;  // in graph.populations
+  LifSpec lif{};
+  bool by_channel = false;
+  int rows = 0, columns = 0, row_bytes = 0;
+  int bits = -1;  // buffer
+};
+
+// How a population's spikes are listed for one kind of reader.
+struct ListLayout {
+  bool by_channel = false;
+  int rows = 0, width = 0, channels = 0;
+  int blocks = 0, block_channels = 0;
+
+  bool operator==(const ListLayout& o) const {
+    return by_channel == o.by_channel && rows == o.rows && width == o.width &&
+           channels == o.channels && block_channels == o.block_channels;
+  }
+  int64_t row_keys() const { return int64_t{blocks} * (width * block_channels + kListSlack); }
+  int64_t row_starts() const { return int64_t{blocks} * (width + 1); }
+};
+
+struct Lists {
+  int neurons = -1;
+  ListLayout layout;
+  int keys = -1, starts = -1;  // buffers
+};
+
+// Where finished sums go: bias and an earlier current are added, the result is stored and drives
+// neurons, each only if given.
+struct Target {
+  std::vector<float> bias;  // this projection's channels, or empty
+  int base = -1, store = -1;  // values
+  int neurons = -1;
+  int channel_offset = 0, channels = 0;
+};
+
+struct Tile {
+  int first_channel, units;
+  size_t weights;  // offset in floats
+};
+
+// The input: checked, channels innermost.
+struct LoadStep {};
+
+// Spikes of a population, listed.
+struct ListStep {
+  int lists;
+};
+
+// bias + other currents, for a current that no single projection can start.
+struct SumStep {
+  int store;  // values
+  std::vector<int> terms;
+  std::vector<float> bias;  // or empty
+};
+
+// One projection into a current. Spikes come as lists and are gathered; real numbers come as values
+// (-1: the input) and are multiplied, or averaged.
+struct ProjectStep {
+  enum class Kind { gather, dense, mean };
+  Kind kind = Kind::gather;
+  int lists = -1, values = -1;
+  Geometry geometry;
+  int in_channels = 0;
+  int groups = 1, group_pixels = 0;  // output pixels with weights of their own: heads of a mixer
+  int64_t group_weights = 0;         // floats
+  std::vector<Tile> tiles;
+  Memory weights;
+  Target target;
+
+  int64_t macs() const {
+    return int64_t{groups} * group_pixels * target.channels * in_channels * geometry.kernel_h *
+           geometry.kernel_w;
+  }
+};
+
+// Neurons that read a current from memory.
+struct FireStep {
+  int values, neurons;
+};
+
+struct Step {
+  std::string name;
+  std::variant<LoadStep, ListStep, SumStep, ProjectStep, FireStep> work;
+};
+
+struct Plan {
+  Shape input;
+  int input_buffer = -1;
+  int readout = -1;  // values
+  int classes = 0;
+  std::vector<Buffer> buffers;
+  std::vector<Values> values;
+  std::vector<Neurons> neurons;  // in order of execution
+  std::vector<Lists> lists;
+  std::vector<Step> steps;
+};
+
+// Throws std::invalid_argument for what a checked graph may say but this engine cannot run.
+// max_units: widest tile of the kernels that will run it.
+Plan make_plan(const CheckedGraph& graph, int max_units);
+
+// The neurons that a step makes fire, or -1.
+int fired_by(const Step& step);
+
+// Whether what a dense projection reads differs between the time steps of a run.
+bool varies(const Plan& plan, const ProjectStep& step, bool sequence);
+
+// Byte offsets of the buffers in one block of memory, so that those alive together do not overlap.
+struct Layout {
+  std::vector<size_t> offsets;
+  size_t bytes = 0;
+};
+Layout lay_out(const Plan& plan, int steps, int images, bool sequence);
+
+}  // namespace stmixer::engine

@@ -1,0 +1,105 @@
+#include "engine/pool.h"
+
+#include <chrono>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace stmixer::engine {
+namespace {
+
+constexpr std::chrono::microseconds kSpin{20};
+
+void relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+// Spins until done() or the time is up; the clock is read every 16 rounds only.
+template <class Done>
+bool spin_until(const Done& done) {
+  const auto deadline = std::chrono::steady_clock::now() + kSpin;
+  do {
+    for (int i = 0; i < 16; ++i) {
+      if (done()) return true;
+      relax();
+    }
+  } while (std::chrono::steady_clock::now() < deadline);
+  return false;
+}
+
+}  // namespace
+
+Pool::~Pool() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    stop_ = true;
+  }
+  wake_workers_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+bool Pool::try_acquire() {
+  if (threads_ == 1 || busy_.exchange(true, std::memory_order_acquire)) return false;
+  if (workers_.empty()) start();
+  return true;
+}
+
+void Pool::start() {
+  workers_.reserve(threads_ - 1);
+  for (int i = 1; i < threads_; ++i) workers_.emplace_back([this, i] { work(i); });
+}
+
+bool Pool::take_task(int thread) {
+  int left = untaken_.load(std::memory_order_acquire);
+  do {
+    if (left == 0) return false;
+  } while (!untaken_.compare_exchange_weak(left, left - 1, std::memory_order_acq_rel,
+                                           std::memory_order_acquire));
+  call_(context_, tasks_ - left, thread);
+  if (unfinished_.fetch_sub(1) == 1 && caller_sleeps_.load()) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    wake_caller_.notify_one();
+  }
+  return true;
+}
+
+void Pool::run(int tasks, Call call, const void* context) {
+  if (tasks <= 0) return;
+  call_ = call;
+  context_ = context;
+  tasks_ = tasks;
+  unfinished_.store(tasks, std::memory_order_relaxed);
+  untaken_.store(tasks);  // sequentially consistent with sleepers_: no wake-up is lost
+  if (tasks > 1 && sleepers_.load() > 0) {
+    { std::lock_guard<std::mutex> lock(mutex_); }
+    wake_workers_.notify_all();
+  }
+  while (take_task(0)) {
+  }
+  const auto done = [this] { return unfinished_.load(std::memory_order_acquire) == 0; };
+  if (spin_until(done)) return;
+  std::unique_lock<std::mutex> lock(mutex_);
+  caller_sleeps_.store(true);
+  wake_caller_.wait(lock, [this] { return unfinished_.load() == 0; });
+  caller_sleeps_.store(false);
+}
+
+void Pool::work(int thread) {
+  const auto ready = [this] { return untaken_.load(std::memory_order_relaxed) > 0; };
+  for (;;) {
+    while (take_task(thread)) {
+    }
+    if (spin_until(ready)) continue;
+    std::unique_lock<std::mutex> lock(mutex_);
+    sleepers_.fetch_add(1);
+    wake_workers_.wait(lock, [this] { return stop_ || untaken_.load() > 0; });
+    sleepers_.fetch_sub(1);
+    if (stop_) return;
+  }
+}
+
+}  // namespace stmixer::engine

@@ -1,0 +1,287 @@
+// Sums of weight rows, and what becomes of them. In a gather a spike adds the row of weights that
+// leaves it; nothing is multiplied. Every output sums its addends in the order (channel block, ky,
+// kx, c), alone and from zero, so no tile width, batch, thread or vector length changes a bit.
+#include <cstdint>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "common/simd.h"
+#include "engine/kernels.h"
+#include "stmixer/lif_step.h"
+
+namespace stmixer::engine {
+namespace {
+
+constexpr int kF32 = kLanes<float>;
+constexpr int kUnitVectors = kUnit / kF32;
+
+// How many units of sums fit into the registers beside what the loop needs: 6 of 32 (AVX-512),
+// 12 of 16 (AVX2, scalar).
+constexpr int kMaxUnits = kF32 >= 8 ? 6 : 3;
+
+inline Vec<float> splat(float x) { return Vec<float>{} + x; }
+inline int max_int(int a, int b) { return a > b ? a : b; }
+inline int min_int(int a, int b) { return a < b ? a : b; }
+
+template <int kVectors>
+struct Sums {
+  Vec<float> v[kVectors];
+
+  void clear() {
+    for (int i = 0; i < kVectors; ++i) v[i] = Vec<float>{};
+  }
+  void read(const float* p) {
+    for (int i = 0; i < kVectors; ++i) v[i] = load(p + i * kF32);
+  }
+  void write(float* p) const {
+    for (int i = 0; i < kVectors; ++i) store(p + i * kF32, v[i]);
+  }
+  void add(const float* row) {
+    for (int i = 0; i < kVectors; ++i) v[i] += load(row + i * kF32);
+  }
+  void add_scaled(const float* row, float scale) {
+    for (int i = 0; i < kVectors; ++i) v[i] += load(row + i * kF32) * scale;
+  }
+};
+
+// Brings the chunk of weights that comes next from L3 to L2 while this one is being summed, a few
+// lines per output.
+class Prefetcher {
+ public:
+  Prefetcher(const float* next, int64_t bytes, int64_t outputs)
+      : line_(reinterpret_cast<const char*>(next)),
+        lines_per_output_(static_cast<int>((bytes / 64 + outputs - 1) / outputs)) {}
+
+  void step() {
+    for (int i = 0; i < lines_per_output_; ++i, line_ += 64) __builtin_prefetch(line_, 0, 2);
+  }
+
+ private:
+  const char* line_;
+  int lines_per_output_;
+};
+
+// Output pixels in order, and where the window of each begins in the input.
+struct Cursor {
+  Cursor(const Geometry& g, int pixel) : g_(g), y_(pixel / g.out_width), x_(pixel % g.out_width) {}
+
+  void next() {
+    if (++x_ == g_.out_width) x_ = 0, ++y_;
+  }
+  int top() const { return y_ * g_.stride - g_.padding; }
+  int left() const { return x_ * g_.stride - g_.padding; }
+
+ private:
+  const Geometry& g_;
+  int y_, x_;
+};
+
+template <int kUnits>
+void gather_tile(const GatherTask& task) noexcept {
+  constexpr int kVectors = kUnits * kUnitVectors;
+  constexpr int64_t kWidth = kUnits * kUnit;
+  const Geometry g = task.geometry;
+  const int64_t list_keys = g.in_width * task.block_channels + kListSlack;
+  const int64_t list_starts = g.in_width + 1;
+  const int64_t chunk = g.kernel_w * task.block_channels * kWidth;
+  const float* weights = task.weights;
+  for (int block = 0; block < task.blocks; ++block) {
+    for (int ky = 0; ky < g.kernel_h; ++ky, weights += chunk) {
+      const bool first = block == 0 && ky == 0;
+      Prefetcher prefetcher(weights + chunk, chunk * 4, int64_t{task.pixels} * task.steps);
+      float* sums = task.sums;
+      Cursor cursor(g, task.first_pixel);
+      for (int p = 0; p < task.pixels; ++p, cursor.next()) {
+        const int y = cursor.top() + ky, x = cursor.left();
+        const int begin = max_int(x, 0), end = min_int(x + g.kernel_w, g.in_width);
+        const bool inside = y >= 0 && y < g.in_height && begin < end;
+        // Keys count from the left edge of the image, weight rows from the left tap.
+        const int64_t shift = int64_t{x} * task.block_channels;
+        for (int t = 0; t < task.steps; ++t, sums += kWidth) {
+          prefetcher.step();
+          if (!inside && !first) continue;
+          Sums<kVectors> sum;
+          if (first) {
+            sum.clear();
+          } else {
+            sum.read(sums);
+          }
+          if (inside) {
+            const int64_t list = (t * task.step_rows + y) * task.blocks + block;
+            const uint32_t* starts = task.starts + list * list_starts;
+            const uint16_t* key = task.keys + list * list_keys + starts[begin];
+            const uint16_t* last = task.keys + list * list_keys + starts[end];
+            for (; key != last; ++key) sum.add(weights + (*key - shift) * kWidth);
+          }
+          sum.write(sums);
+        }
+      }
+    }
+  }
+}
+
+template <int kUnits>
+void dense_tile(const DenseTask& task) noexcept {
+  constexpr int kVectors = kUnits * kUnitVectors;
+  constexpr int64_t kWidth = kUnits * kUnit;
+  const Geometry g = task.geometry;
+  float* sums = task.sums;
+  Cursor cursor(g, task.first_pixel);
+  for (int p = 0; p < task.pixels; ++p, cursor.next()) {
+    const int top = cursor.top(), left = cursor.left();
+    for (int t = 0; t < task.steps; ++t, sums += kWidth) {
+      Sums<kVectors> sum;
+      sum.clear();
+      for (int y = max_int(top, 0); y < min_int(top + g.kernel_h, g.in_height); ++y) {
+        for (int x = max_int(left, 0); x < min_int(left + g.kernel_w, g.in_width); ++x) {
+          const float* in =
+              task.in + t * task.in_step + (int64_t{y} * g.in_width + x) * task.in_pixel;
+          const int64_t tap = int64_t{y - top} * g.kernel_w + (x - left);
+          const float* row = task.weights + tap * task.channels * kWidth;
+          for (int c = 0; c < task.channels; ++c, row += kWidth) sum.add_scaled(row, in[c]);
+        }
+      }
+      sum.write(sums);
+    }
+  }
+}
+
+template <template <int> class Tile, class Task>
+void by_units(const Task& task) noexcept {
+  switch (task.units) {
+    case 1:
+      return Tile<1>::run(task);
+    case 2:
+      return Tile<2>::run(task);
+    case 3:
+      return Tile<3>::run(task);
+    default:
+      break;
+  }
+  if constexpr (kMaxUnits > 3) {
+    switch (task.units) {
+      case 4:
+        return Tile<4>::run(task);
+      case 5:
+        return Tile<5>::run(task);
+      default:
+        return Tile<6>::run(task);
+    }
+  }
+}
+
+template <int kUnits>
+struct GatherTile {
+  static void run(const GatherTask& task) noexcept { gather_tile<kUnits>(task); }
+};
+
+template <int kUnits>
+struct DenseTile {
+  static void run(const DenseTask& task) noexcept { dense_tile<kUnits>(task); }
+};
+
+void gather(const GatherTask& task) noexcept { by_units<GatherTile>(task); }
+void dense(const DenseTask& task) noexcept { by_units<DenseTile>(task); }
+
+void mean(const MeanTask& task) noexcept {
+  const Vec<float> count = splat(static_cast<float>(task.steps) * static_cast<float>(task.pixels));
+  for (int c = 0; c < task.units * kUnit; c += kF32) {
+    Vec<float> sum{};
+    for (int t = 0; t < task.steps; ++t)
+      for (int p = 0; p < task.pixels; ++p)
+        sum += load(task.in + t * task.in_step + p * task.in_pixel + c);
+    store(task.sums + c, sum / count);
+  }
+}
+
+// Neurons are stepped in groups that fill whole bytes of spikes.
+constexpr int kGroup = kF32 > 8 ? kF32 : 8;
+constexpr int kGroupVectors = kGroup / kF32;
+typedef Sums<kGroupVectors> Group;
+
+// `count` values, the rest zero; nothing behind them is touched, it may belong to another thread.
+inline Group read_some(const float* p, int count) {
+  float values[kGroup] = {};
+  for (int i = 0; i < count; ++i) values[i] = p[i];
+  Group group;
+  group.read(values);
+  return group;
+}
+
+inline Group read_group(const float* p, int count) {
+  if (count < kGroup) return read_some(p, count);
+  Group group;
+  group.read(p);
+  return group;
+}
+
+inline void write_group(float* p, const Group& group, int count) {
+  if (count >= kGroup) return group.write(p);
+  float values[kGroup];
+  group.write(values);
+  for (int i = 0; i < count; ++i) p[i] = values[i];
+}
+
+// Bit i is lane i of v >= threshold; NaN is not.
+inline uint32_t spike_bits(Vec<float> v, Vec<float> threshold) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask(v, threshold, _CMP_GE_OQ);
+#elif defined(__AVX2__)
+  return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(v, threshold, _CMP_GE_OQ)));
+#elif defined(__SSE2__)
+  return static_cast<uint32_t>(_mm_movemask_ps(_mm_cmpge_ps(v, threshold)));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < kF32; ++i) bits |= static_cast<uint32_t>(v[i] >= threshold[i]) << i;
+  return bits;
+#endif
+}
+
+// lif_spike and lif_reset, all lanes at once and the spikes as bits.
+inline uint32_t fire(Vec<float>& v, Vec<float> threshold, bool soft) {
+  const uint32_t bits = spike_bits(v, threshold);
+  v = v >= threshold ? (soft ? v - threshold : Vec<float>{}) : v;
+  return bits;
+}
+
+void finish(const FinishTask& task) noexcept {
+  const LifSpec lif = task.lif ? *task.lif : LifSpec{};
+  const Vec<float> threshold = splat(lif.threshold), decay = splat(lif.decay);
+  for (int p = 0; p < task.pixels; ++p) {
+    for (int c = 0; c < task.channels; c += kGroup) {
+      const int count = min_int(task.channels - c, kGroup);
+      Group bias, v;
+      bias.clear();
+      if (task.bias) bias = read_group(task.bias + c, count);
+      for (int i = 0; i < kGroupVectors; ++i) v.v[i] = splat(lif.v_init);
+      for (int t = 0; t < task.steps; ++t) {
+        const int64_t at = p * task.store_pixel + t * task.store_step + c;
+        Group x = read_group(task.sums + p * task.sums_pixel + t * task.sums_step + c, count);
+        for (int i = 0; i < kGroupVectors; ++i) x.v[i] += bias.v[i];
+        if (task.base) {
+          const Group base = read_group(task.base + at, count);
+          for (int i = 0; i < kGroupVectors; ++i) x.v[i] += base.v[i];
+        }
+        if (task.store) write_group(task.store + at, x, count);
+        if (!task.lif) continue;
+        uint32_t bits = 0;
+        for (int i = 0; i < kGroupVectors; ++i) {
+          v.v[i] = lif_charge(v.v[i], lif.input_scale * x.v[i], decay);
+          bits |= fire(v.v[i], threshold, lif.soft) << (i * kF32);
+        }
+        if (count < kGroup) bits &= (1u << count) - 1;
+        uint8_t* out = task.bits + p * task.bits_pixel + t * task.bits_step + c / 8;
+        for (int byte = 0; byte < kGroup / 8; ++byte)
+          out[byte] = static_cast<uint8_t>(bits >> (8 * byte));
+      }
+    }
+  }
+}
+
+}  // namespace
+
+extern const ProjectKernels STMIXER_ENGINE_TABLE(project_kernels, STMIXER_ISA) = {
+    kMaxUnits, gather, dense, mean, finish};
+
+}  // namespace stmixer::engine

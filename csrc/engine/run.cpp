@@ -1,0 +1,287 @@
+#include "engine/run.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+namespace stmixer::engine {
+namespace {
+
+int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+bool Runner::run(const Input& input, int first, int count, float* logits,
+                 const Recording* recording, const ActivityCounter* counter) {
+  using Clock = std::chrono::steady_clock;
+  input_ = input;
+  first_ = first;
+  images_ = count;
+  for (size_t i = 0; i < plan_.steps.size(); ++i) {
+    const Step& step = plan_.steps[i];
+    const bool timed = recording != nullptr && recording->seconds != nullptr;
+    const Clock::time_point begin = timed ? Clock::now() : Clock::time_point();
+    if (!std::visit([this](const auto& work) { return do_step(work); }, step.work)) return false;
+    if (timed)
+      (*recording->seconds)[i] += std::chrono::duration<double>(Clock::now() - begin).count();
+    if (recording != nullptr) record(step, *recording, counter);
+  }
+  read_out(logits);
+  return true;
+}
+
+// [T, B, C, H, W] as it came to [T, B, H, W, C], refusing what is not finite.
+bool Runner::do_step(const LoadStep&) {
+  const int channels = plan_.input.channels, pixels = plan_.input.pixels();
+  const int steps = input_.sequence ? input_.steps : 1;
+  float* to = workspace_.buffer<float>(plan_.input_buffer);
+  std::atomic<bool> finite{true};
+  parallel(steps * images_, [&](int row, int) {
+    const int t = row / images_, image = first_ + row % images_;
+    const float* in = input_.data + t * input_.step_stride + image * input_.image_stride;
+    float* out = to + int64_t{row} * pixels * channels;
+    bool good = true;
+    for (int c = 0; c < channels; ++c) {
+      for (int p = 0; p < pixels; ++p) {
+        const float x = in[int64_t{c} * pixels + p];
+        good &= std::isfinite(x);
+        out[int64_t{p} * channels + c] = x;
+      }
+    }
+    if (!good) finite.store(false, std::memory_order_relaxed);
+  });
+  return finite.load();
+}
+
+bool Runner::do_step(const ListStep& step) {
+  const Lists& lists = plan_.lists[step.lists];
+  const ListLayout& layout = lists.layout;
+  const Neurons& neurons = plan_.neurons[lists.neurons];
+  const uint8_t* bits = workspace_.buffer<uint8_t>(neurons.bits);
+  uint16_t* keys = workspace_.buffer<uint16_t>(lists.keys);
+  uint32_t* starts = workspace_.buffer<uint32_t>(lists.starts);
+  const int rows = rows_per_task(layout);
+  const int tasks_per_image = ceil_div(layout.rows, rows);
+  parallel(tasks_per_image * input_.steps * images_, [&](int index, int thread) {
+    const int64_t image = index / tasks_per_image;  // all steps and images in a row
+    const int row = index % tasks_per_image * rows;
+    ListTask task;
+    task.rows = std::min(rows, layout.rows - row);
+    task.width = layout.width;
+    task.channels = layout.channels;
+    task.blocks = layout.blocks;
+    task.block_channels = layout.block_channels;
+    task.keys = keys + (image * layout.rows + row) * layout.row_keys();
+    task.starts = starts + (image * layout.rows + row) * layout.row_starts();
+    const uint8_t* in = bits + image * neurons.rows * neurons.row_bytes;
+    const int pixel = row * layout.width;
+    if (layout.by_channel == neurons.by_channel) {
+      task.bits = in + int64_t{pixel} * neurons.row_bytes;
+      task.bits_pixel = neurons.row_bytes;
+    } else {
+      // The bits lie the other way round: turn the columns of this task's pixels into rows.
+      TransposeTask turn;
+      turn.in = in;
+      turn.in_stride = neurons.row_bytes;
+      turn.in_rows = neurons.rows;
+      turn.first_column_byte = pixel / 8;
+      turn.column_bytes = (pixel + task.rows * layout.width + 7) / 8 - pixel / 8;
+      turn.out = reinterpret_cast<uint8_t*>(workspace_.scratch(thread));
+      turn.out_stride = (layout.channels + 7) / 8;
+      list_kernels_.transpose_bits(turn);
+      task.bits = turn.out + pixel % 8 * turn.out_stride;
+      task.bits_pixel = turn.out_stride;
+    }
+    list_kernels_.build_lists(task);
+  });
+  return true;
+}
+
+bool Runner::do_step(const SumStep& step) {
+  const Values& to = plan_.values[step.store];
+  const int stride = to.pixel_stride;
+  parallel(steps_of(to) * images_, [&](int row, int) {
+    for (int p = 0; p < to.pixels; ++p) {
+      const int64_t at = (int64_t{row} * to.pixels + p) * stride;
+      float* out = values(step.store) + at;
+      std::fill(out, out + stride, 0.0f);
+      std::copy(step.bias.begin(), step.bias.end(), out);
+      for (int term : step.terms)
+        for (int c = 0; c < stride; ++c) out[c] += values(term)[at + c];
+    }
+  });
+  return true;
+}
+
+bool Runner::do_step(const ProjectStep& step) {
+  const int steps = step.kind == ProjectStep::Kind::mean ? 1 : input_.steps;
+  const int pixels = pixels_per_task(step, steps, images_, threads());
+  const int blocks = ceil_div(step.group_pixels, pixels) * step.groups;
+  // Tiles outermost: a thread that takes the next task mostly has its weights at hand.
+  parallel(static_cast<int>(step.tiles.size()) * images_ * blocks,
+           [&](int task, int thread) { project_task(step, task, pixels, blocks, thread); });
+  return true;
+}
+
+void Runner::project_task(const ProjectStep& step, int index, int pixels_per_task, int blocks,
+                          int thread) {
+  const int tile_index = index / (images_ * blocks);
+  const int image = index / blocks % images_;
+  const int blocks_per_group = blocks / step.groups;
+  const int group = index % blocks / blocks_per_group;
+  const int begin = index % blocks % blocks_per_group * pixels_per_task;
+  const int pixels = std::min(pixels_per_task, step.group_pixels - begin);
+  if (pixels <= 0) return;
+  const int pixel = group * step.group_pixels + begin;
+  const Tile& tile = step.tiles[tile_index];
+  const int width = tile.units * kUnit;
+  const float* weights = step.weights.as<float>() + group * step.group_weights + tile.weights;
+  float* sums = reinterpret_cast<float*>(workspace_.scratch(thread));
+
+  FinishTask finish = finish_task(step.target, image, pixel, pixels);
+  // A static image is convolved once, its sums serve all time steps.
+  const bool once =
+      step.kind == ProjectStep::Kind::dense && !varies(plan_, step, input_.sequence);
+  const int sum_steps = once ? 1 : finish.steps;
+  switch (step.kind) {
+    case ProjectStep::Kind::gather: {
+      GatherTask task = gather_task(step, image);
+      task.weights = weights;
+      task.sums = sums;
+      task.first_pixel = pixel;
+      task.pixels = pixels;
+      task.steps = sum_steps;
+      task.units = tile.units;
+      project_kernels_.gather(task);
+      break;
+    }
+    case ProjectStep::Kind::dense: {
+      DenseTask task = dense_task(step, image);
+      task.weights = weights;
+      task.sums = sums;
+      task.first_pixel = pixel;
+      task.pixels = pixels;
+      task.steps = sum_steps;
+      task.units = tile.units;
+      project_kernels_.dense(task);
+      break;
+    }
+    case ProjectStep::Kind::mean: {
+      const Values& v = plan_.values[step.values];
+      const int64_t image_floats = int64_t{v.pixels} * v.pixel_stride;
+      const float* in = values(step.values) + image * image_floats + tile.first_channel;
+      project_kernels_.mean({in, sums, images_ * image_floats, v.pixel_stride, v.pixels,
+                             steps_of(v), tile.units});
+      break;
+    }
+  }
+
+  const int64_t first = tile.first_channel;
+  finish.sums = sums;
+  finish.sums_pixel = int64_t{sum_steps} * width;
+  finish.sums_step = sum_steps == 1 ? 0 : width;
+  finish.channels = static_cast<int32_t>(std::min<int64_t>(width, step.target.channels - first));
+  if (finish.bias != nullptr) finish.bias += first;
+  if (finish.base != nullptr) finish.base += first;
+  if (finish.store != nullptr) finish.store += first;
+  if (finish.bits != nullptr) finish.bits += first / 8;
+  project_kernels_.finish(finish);
+}
+
+GatherTask Runner::gather_task(const ProjectStep& step, int image) const {
+  const Lists& lists = plan_.lists[step.lists];
+  const ListLayout& layout = lists.layout;
+  const int64_t row = int64_t{image} * layout.rows;
+  GatherTask task{};
+  task.geometry = step.geometry;
+  task.keys = workspace_.buffer<uint16_t>(lists.keys) + row * layout.row_keys();
+  task.starts = workspace_.buffer<uint32_t>(lists.starts) + row * layout.row_starts();
+  task.step_rows = int64_t{images_} * layout.rows;
+  task.blocks = layout.blocks;
+  task.block_channels = layout.block_channels;
+  return task;
+}
+
+DenseTask Runner::dense_task(const ProjectStep& step, int image) const {
+  const bool input = step.values < 0;
+  const float* in =
+      input ? workspace_.buffer<float>(plan_.input_buffer) : values(step.values);
+  DenseTask task{};
+  task.geometry = step.geometry;
+  task.channels = step.in_channels;
+  task.in_pixel = input ? step.in_channels : plan_.values[step.values].pixel_stride;
+  const int64_t image_floats =
+      int64_t{step.geometry.in_height} * step.geometry.in_width * task.in_pixel;
+  task.in = in + image * image_floats;
+  task.in_step = images_ * image_floats;
+  return task;
+}
+
+FinishTask Runner::finish_task(const Target& target, int image, int pixel, int pixels) const {
+  FinishTask task{};
+  task.pixels = pixels;
+  task.steps = input_.steps;
+  task.channels = target.channels;
+  if (!target.bias.empty()) task.bias = target.bias.data();
+  if (target.store >= 0 || target.base >= 0) {
+    const Values& v = plan_.values[target.store >= 0 ? target.store : target.base];
+    const int64_t at = (int64_t{image} * v.pixels + pixel) * v.pixel_stride + target.channel_offset;
+    if (target.base >= 0) task.base = values(target.base) + at;
+    if (target.store >= 0) task.store = values(target.store) + at;
+    task.store_pixel = v.pixel_stride;
+    task.store_step = int64_t{images_} * v.pixels * v.pixel_stride;
+    task.steps = steps_of(v);
+  }
+  if (target.neurons >= 0) {
+    const Neurons& n = plan_.neurons[target.neurons];
+    task.lif = &n.lif;
+    task.bits = workspace_.buffer<uint8_t>(n.bits) + (int64_t{image} * n.rows + pixel) * n.row_bytes;
+    task.bits_pixel = n.row_bytes;
+    task.bits_step = int64_t{images_} * n.rows * n.row_bytes;
+  }
+  return task;
+}
+
+bool Runner::do_step(const FireStep& step) {
+  const Values& v = plan_.values[step.values];
+  Target target;
+  target.neurons = step.neurons;
+  target.channels = plan_.neurons[step.neurons].columns;
+  parallel(images_, [&](int image, int) {
+    FinishTask task = finish_task(target, image, 0, v.pixels);
+    task.sums = values(step.values) + int64_t{image} * v.pixels * v.pixel_stride;
+    task.sums_pixel = v.pixel_stride;
+    task.sums_step = int64_t{images_} * v.pixels * v.pixel_stride;
+    project_kernels_.finish(task);
+  });
+  return true;
+}
+
+void Runner::record(const Step& step, const Recording& recording,
+                    const ActivityCounter* counter) const {
+  const int index = fired_by(step);
+  if (index < 0) return;
+  const Neurons& neurons = plan_.neurons[index];
+  const uint8_t* bits = workspace_.buffer<uint8_t>(neurons.bits);
+  const int64_t image_bytes = int64_t{neurons.rows} * neurons.row_bytes;
+  if (recording.activity != nullptr && counter != nullptr)
+    counter->count(index, bits, int64_t{input_.steps} * images_, &(*recording.activity)[index]);
+  if (recording.spikes.empty() || recording.spikes[index] == nullptr) return;
+  for (int t = 0; t < input_.steps; ++t) {
+    for (int image = 0; image < images_; ++image) {
+      const int64_t row = int64_t{t} * input_.batch + first_ + image;
+      unpack_spikes(neurons, bits + (int64_t{t} * images_ + image) * image_bytes,
+                    recording.spikes[index] + row * neurons.rows * neurons.columns);
+    }
+  }
+}
+
+void Runner::read_out(float* logits) const {
+  const int64_t stride = plan_.values[plan_.readout].pixel_stride;
+  for (int image = 0; image < images_; ++image) {
+    const float* from = values(plan_.readout) + image * stride;
+    std::copy(from, from + plan_.classes, logits + int64_t{first_ + image} * plan_.classes);
+  }
+}
+
+}  // namespace stmixer::engine

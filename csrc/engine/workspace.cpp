@@ -1,0 +1,95 @@
+#include "engine/workspace.h"
+
+#include <algorithm>
+
+namespace stmixer::engine {
+namespace {
+
+// What a slice of a batch may take between layers. Larger slices reuse each weight more often but
+// push spikes and streams out of the caches.
+constexpr size_t kSliceBytes = size_t{16} << 20;
+
+// Neurons whose spikes one task lists.
+constexpr int kNeuronsPerListTask = 1 << 14;
+
+int widest(const ProjectStep& step) { return step.tiles[0].units * kUnit; }
+
+// Per thread, for one task of the step.
+size_t scratch_bytes(const Plan& plan, const Step& step, int steps) {
+  if (const auto* project = std::get_if<ProjectStep>(&step.work))
+    return std::max(kSumsBytes, sizeof(float) * steps * widest(*project));
+  if (const auto* list = std::get_if<ListStep>(&step.work)) {
+    const Lists& lists = plan.lists[list->lists];
+    const ListLayout& layout = lists.layout;
+    if (layout.by_channel == plan.neurons[lists.neurons].by_channel) return 0;
+    // Transposed bits of its pixels, which need not begin at a multiple of 8.
+    const size_t pixels = size_t(rows_per_task(layout)) * layout.width + 16;
+    return pixels * (round_up(layout.channels, 8) / 8);
+  }
+  return 0;
+}
+
+}  // namespace
+
+int pixels_per_task(const ProjectStep& step, int sum_steps, int images, int threads) {
+  const size_t per_pixel = sizeof(float) * sum_steps * widest(step);
+  const int64_t most = std::max<int64_t>(1, kSumsBytes / per_pixel);
+  // Few tasks leave threads idle at the end of a step: then smaller ones, down to a pixel.
+  const int64_t others = static_cast<int64_t>(step.tiles.size()) * step.groups * images;
+  const int64_t wanted = threads == 1 ? 1 : (2 * threads + others - 1) / others;
+  const int64_t blocks = std::max((step.group_pixels + most - 1) / most, wanted);
+  return static_cast<int>(std::max<int64_t>(1, (step.group_pixels + blocks - 1) / blocks));
+}
+
+int rows_per_task(const ListLayout& layout) {
+  const int row = layout.width * layout.channels;
+  return std::clamp(kNeuronsPerListTask / row, 1, layout.rows);
+}
+
+void Workspace::prepare(const Plan& plan, int steps, int batch, bool sequence, int threads) {
+  if (steps == steps_ && batch == batch_ && sequence == sequence_) return;
+  steps_ = 0;  // if an allocation below throws, nothing is prepared
+  const size_t one = lay_out(plan, steps, 1, sequence).bytes;
+  images_ = static_cast<int>(std::clamp<size_t>(kSliceBytes / one, 1, batch));
+  layout_ = lay_out(plan, steps, images_, sequence);
+  if (layout_.bytes > memory_bytes_) {
+    memory_bytes_ = 0;
+    memory_ = Memory();  // the old one goes first
+    memory_ = Memory(layout_.bytes);
+    memory_bytes_ = layout_.bytes;
+  }
+  size_t scratch = 0;
+  for (const Step& step : plan.steps) scratch = std::max(scratch, scratch_bytes(plan, step, steps));
+  if (scratch > scratch_bytes_) {
+    scratch = round_up(scratch, 4096) + kAlign;  // threads not on the same cache sets
+    scratch_bytes_ = 0;
+    scratch_ = Memory(scratch * threads);
+    scratch_bytes_ = scratch;
+  }
+  steps_ = steps;
+  batch_ = batch;
+  sequence_ = sequence;
+}
+
+std::unique_ptr<Workspace> WorkspacePool::take() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  available_.wait(lock, [this] { return !idle_.empty() || made_ < limit_; });
+  if (idle_.empty()) {
+    auto made = std::make_unique<Workspace>();
+    ++made_;
+    return made;
+  }
+  auto workspace = std::move(idle_.back());
+  idle_.pop_back();
+  return workspace;
+}
+
+void WorkspacePool::give_back(std::unique_ptr<Workspace> workspace) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    idle_.push_back(std::move(workspace));
+  }
+  available_.notify_one();
+}
+
+}  // namespace stmixer::engine

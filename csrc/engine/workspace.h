@@ -1,0 +1,72 @@
+#pragma once
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "engine/plan.h"
+
+namespace stmixer::engine {
+
+// Everything one run writes to.
+class Workspace {
+ public:
+  // Makes room for this many steps and images; allocates only if the last call was another.
+  void prepare(const Plan& plan, int steps, int batch, bool sequence, int threads);
+
+  // Images computed at a time: as many as keep what lies between two layers near the caches.
+  int images() const { return images_; }
+
+  template <class T>
+  T* buffer(int index) const {
+    return memory_.as<T>(layout_.offsets[index]);
+  }
+  char* scratch(int thread) const { return scratch_.data() + thread * scratch_bytes_; }
+
+ private:
+  int steps_ = 0, batch_ = 0, images_ = 0;
+  bool sequence_ = false;
+  Layout layout_;
+  size_t memory_bytes_ = 0, scratch_bytes_ = 0;
+  Memory memory_, scratch_;
+};
+
+// A bounded number of workspaces: one per run in flight, and whoever comes when all are taken waits.
+class WorkspacePool {
+ public:
+  explicit WorkspacePool(int limit) : limit_(limit) { idle_.reserve(limit); }
+
+  // Returned to the pool when it goes out of scope.
+  class Lease {
+   public:
+    Lease(WorkspacePool& pool) : pool_(pool), workspace_(pool.take()) {}
+    ~Lease() { pool_.give_back(std::move(workspace_)); }
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    Workspace& operator*() const { return *workspace_; }
+
+   private:
+    WorkspacePool& pool_;
+    std::unique_ptr<Workspace> workspace_;
+  };
+
+ private:
+  std::unique_ptr<Workspace> take();
+  void give_back(std::unique_ptr<Workspace> workspace);
+
+  std::mutex mutex_;
+  std::condition_variable available_;
+  std::vector<std::unique_ptr<Workspace>> idle_;
+  int made_ = 0;
+  const int limit_;
+};
+
+// Bytes of sums that a task of a projection keeps per thread: they pass through the first-level
+// cache once per chunk of weights.
+constexpr size_t kSumsBytes = size_t{48} << 10;
+
+// How the steps of a run are cut into tasks.
+int pixels_per_task(const ProjectStep& step, int sum_steps, int images, int threads);
+int rows_per_task(const ListLayout& layout);
+
+}  // namespace stmixer::engine

@@ -1,0 +1,119 @@
+#pragma once
+// The event-driven engine: a spiking network as a graph, planned once, run many times.
+//
+// Three kinds of node. A Population is a set of neurons: LIF, the input, or the readout. A Current
+// is a named sum of projections, a bias and other currents, that any number of populations may
+// integrate; a residual stream is a chain of them. A Projection carries what its source emits into
+// the current that owns it. Time is clocked: no delay, populations in layer order within a step.
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace stmixer::engine {
+
+// One time step of one image. Tokens [C, N] are {C, 1, N}; a vector is {C, 1, 1}.
+struct Shape {
+  int channels = 0, height = 1, width = 1;
+  int pixels() const { return height * width; }
+};
+
+struct Population {
+  enum class Kind { input, lif, readout };
+  std::string name;
+  Kind kind = Kind::lif;
+  std::string current;  // what it integrates (lif) or shows at the end of a run (readout)
+  Shape shape;
+  // v = decay * v + input_scale * x, spike where v >= threshold; then v = 0, or, with soft reset,
+  // v -= threshold. Every run starts at v_init.
+  float threshold = 1.0f, decay = 0.5f, input_scale = 1.0f, v_init = 0.0f;
+  bool soft_reset = false;
+};
+
+struct Projection {
+  enum class Kind {
+    conv,       // weight [out, in, kh, kw]
+    linear,     // weight [out, in], at every position
+    token_mix,  // weight [heads, tokens out, tokens in], for every channel of a head
+    mean        // over all positions and all time steps, of a current; no weight
+  };
+  std::string name;
+  Kind kind = Kind::conv;
+  std::string source;  // a population, or a current whose real values are read
+  int stride = 1, padding = 0;
+  int channel_offset = 0;  // its first output channel within the current: concatenation
+  std::vector<int> weight_shape;
+  std::vector<float> weight;
+};
+
+struct Current {
+  std::string name;
+  Shape shape;
+  std::vector<Projection> projections;
+  std::vector<std::string> currents;
+  std::vector<float> bias;  // [channels], or empty
+};
+
+struct Graph {
+  std::vector<Population> populations;
+  std::vector<Current> currents;
+};
+
+// [T, B, C, H, W] (sequence) or [B, C, H, W] (the same image at all `steps` time steps), float32.
+// One [C, H, W] image is contiguous; strides are in elements.
+struct Input {
+  const float* data = nullptr;
+  int steps = 1, batch = 0;
+  bool sequence = false;
+  int64_t step_stride = 0, image_stride = 0;
+};
+
+// What a population did during one run, all steps and images together.
+struct Activity {
+  int64_t spikes = 0;
+  int64_t synops = 0;  // weights those spikes added, border and stride of convolutions accounted for
+};
+
+// What to write down during a run beside the logits. LIF populations come in the order of layers().
+struct Recording {
+  std::vector<uint8_t*> spikes;               // per population: [T, B, C, H, W], 0 or 1; or empty
+  std::vector<Activity>* activity = nullptr;  // per population, added to; or null
+  std::vector<double>* seconds = nullptr;     // per step of the plan, added to; or null
+};
+
+// A row of a table of the network, in order of execution: a LIF population, or a projection that
+// multiplies because its input is real-valued.
+struct Layer {
+  std::string name;
+  int64_t neurons = 0;  // of a population, at one time step
+  int64_t macs = 0;     // of a projection, per image; padding counts, as is the convention
+};
+
+class Engine {
+ public:
+  // Throws std::invalid_argument, naming the node, if the graph is not one that can run.
+  // threads >= 1 counts the calling thread.
+  Engine(const Graph& graph, int threads);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // logits: [batch, classes]. May be called from several threads at once; a second caller computes
+  // on its own thread only. Allocates nothing after the first call with the same steps and batch.
+  // Throws std::invalid_argument for an input that is empty or not finite.
+  void run(const Input& input, float* logits, const Recording* recording = nullptr) const;
+
+  int threads() const;
+  const char* isa() const;
+  int classes() const;
+  Shape input_shape() const;
+  std::vector<std::string> step_names() const;  // what Recording::seconds times
+  // For runs of `steps` time steps; a static image is convolved once, whatever steps.
+  std::vector<Layer> layers(int steps, bool sequence) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace stmixer::engine

@@ -1,0 +1,7 @@
+"""Trained models as event-driven graphs that run without PyTorch."""
+
+from .engine import Engine, RunResult
+from .graph import Graph
+from .stats import LayerStats, Stats
+
+__all__ = ["Engine", "Graph", "LayerStats", "RunResult", "Stats"]

@@ -1,0 +1,294 @@
+"""The engine as Python sees it: arrays in, logits out; no PyTorch unless it is already there."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import stmx
+from .graph import Graph
+from .stats import LayerStats, Stats
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    Array = np.ndarray | torch.Tensor
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What :meth:`Engine.run` gives.
+
+    Attributes:
+        logits: ``[B, classes]`` float32.
+        spikes: module path -> uint8 ``[T, B, C, H, W]`` or ``[T, B, C, N]``, in order of
+            execution; empty unless recorded.
+        stats: per layer neurons, spikes, rate, synops, macs.
+    """
+
+    logits: Array
+    spikes: dict[str, Array]
+    stats: Stats
+
+
+class Engine:
+    """A compiled spiking network on the CPU: spikes select rows of weights, which are added.
+
+    Made by :meth:`compile` or :meth:`load`. Takes images ``[B, C, H, W]`` (repeated for the
+    model's T steps) or sequences ``[T, B, C, H, W]`` with a T of their own (``[B, T, ...]`` for a
+    ``batch_first`` model): finite float32, NumPy or CPU torch; results are of the same kind.
+    Results do not depend on batch, number of threads or instruction set, to the last bit. Several
+    threads may call one engine at once.
+
+    Attributes:
+        precision: ``"fp32"``.
+        num_threads: threads that one call uses.
+        isa: instruction set in use.
+        steps: time steps of a static image.
+        num_classes: width of the logits.
+    """
+
+    precision = "fp32"
+
+    def __init__(self, graph: Graph, num_threads: int | None = None) -> None:
+        """
+        Args:
+            graph: a network as data.
+            num_threads: by default the CPUs this process may use.
+        Raises:
+            ValueError: naming the node of the graph that cannot be run.
+        """
+        from .. import _C
+
+        if num_threads is None:
+            num_threads = _available_cpus()
+        if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
+            raise ValueError(f"num_threads must be a positive integer, got {num_threads!r}")
+        self._graph = graph
+        self._native = _C.Engine(graph.description(), graph.tensors, num_threads)
+        self._input_shape = next(
+            tuple(p["shape"]) for p in graph.populations if p["kind"] == "input"
+        )
+        self._spike_shapes = {p["name"]: _spike_shape(p) for p in graph.populations}
+        self._stats: Stats | None = None
+
+    @classmethod
+    def compile(
+        cls,
+        model: nn.Module,
+        precision: str = "fp32",
+        calibration: Any = None,
+        num_threads: int | None = None,
+    ) -> Engine:
+        """Compile a trained model as it is in eval mode: batch norms folded, surrogates left out.
+
+        Args:
+            model: a :class:`~stmixer_ops.STMixer`, on any device and of any floating dtype;
+                copied, so later changes to it have no effect.
+            precision: ``"fp32"``.
+            calibration: sample inputs for ``"int8"``; not used by this version.
+            num_threads: by default the CPUs this process may use.
+        Raises:
+            ValueError: a module that cannot be expressed, or a value that is not finite, by
+                module path.
+            NotImplementedError: ``precision="int8"``.
+        """
+        if precision == "int8":
+            raise NotImplementedError(
+                "precision='int8' is not in this version of the engine; use precision='fp32'"
+            )
+        if precision != "fp32":
+            raise ValueError(f"precision must be 'fp32' or 'int8', got {precision!r}")
+        if calibration is not None:
+            raise ValueError("calibration is for precision='int8'; fp32 needs none")
+        from .export import export
+
+        return cls(export(model), num_threads)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], num_threads: int | None = None) -> Engine:
+        """Read a file of :meth:`save`; needs no PyTorch, and nothing in the file executes.
+
+        Raises:
+            ValueError: naming the file and what is wrong with it.
+        """
+        graph = stmx.read(path)
+        try:
+            return cls(graph, num_threads)
+        except (ValueError, KeyError, StopIteration) as error:
+            raise ValueError(f"{os.fspath(path)} is not a usable engine file: {error}") from None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the engine as a safetensors file (by custom ``*.stmx``), whole or not at all."""
+        stmx.write(path, self._graph)
+
+    def __call__(self, x: Array) -> Array:
+        """Logits ``[B, classes]``."""
+        source = _Source(x, self)
+        logits = source.empty((source.batch, self.num_classes), "float32")
+        self._native.run(*source.arguments, _address(logits))
+        return logits
+
+    def run(self, x: Array, record: bool = False) -> RunResult:
+        """Logits and statistics, and with ``record`` the spikes of every population."""
+        source = _Source(x, self)
+        logits = source.empty((source.batch, self.num_classes), "float32")
+        layers = self._native.layers(source.steps, source.sequence)
+        spikes = {}
+        if record:
+            for name, neurons, _ in layers:
+                if neurons:
+                    shape = (source.steps, source.batch, *self._spike_shapes[name])
+                    spikes[name] = source.empty(shape, "uint8")
+        activity, _ = self._native.record(
+            *source.arguments, _address(logits), [_address(s) for s in spikes.values()]
+        )
+        self._stats = _make_stats(layers, activity, source)
+        return RunResult(logits, spikes, self._stats)
+
+    @property
+    def stats(self) -> Stats:
+        """Statistics of the latest :meth:`run` (plain calls are not counted).
+
+        Raises:
+            RuntimeError: before the first one.
+        """
+        if self._stats is None:
+            raise RuntimeError("no statistics yet: call engine.run(x) first")
+        return self._stats
+
+    def profile(self, x: Array, repeat: int = 20) -> list[tuple[str, float]]:
+        """Median milliseconds of each step of the plan, in order, over ``repeat`` calls."""
+        source = _Source(x, self)
+        logits = source.empty((source.batch, self.num_classes), "float32")
+        times = [
+            self._native.record(*source.arguments, _address(logits), [])[1]
+            for _ in range(repeat + 1)
+        ][1:]
+        medians = np.median(np.array(times), axis=0) * 1e3
+        return list(zip(self._native.steps, medians.tolist(), strict=True))
+
+    @property
+    def num_threads(self) -> int:
+        return self._native.threads
+
+    @property
+    def isa(self) -> str:
+        return self._native.isa
+
+    @property
+    def steps(self) -> int:
+        return self._graph.steps
+
+    @property
+    def num_classes(self) -> int:
+        return self._native.classes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Engine, (self._graph, self.num_threads)
+
+    def __repr__(self) -> str:
+        channels, height, width = self._input_shape
+        return (
+            f"Engine({channels}x{height}x{width} -> {self.num_classes}, T={self.steps}, "
+            f"{self.precision}, {self.num_threads} threads, {self.isa})"
+        )
+
+
+class _Source:
+    """An input, checked, and what C++ needs to read it where it lies."""
+
+    def __init__(self, x: Any, engine: Engine) -> None:
+        torch = sys.modules.get("torch")
+        self._torch = torch if torch is not None and isinstance(x, torch.Tensor) else None
+        if self._torch is not None:
+            if x.device.type != "cpu":
+                raise ValueError(f"x must be on the CPU, where the engine runs, got {x.device}")
+            x = x.detach()
+            strides = x.stride()
+        elif isinstance(x, np.ndarray):
+            strides = None
+        else:
+            raise TypeError(f"x must be a NumPy array or a torch tensor, got {type(x).__name__}")
+        float32 = np.float32 if self._torch is None else self._torch.float32
+        if x.dtype != float32:
+            raise TypeError(f"x must be float32, got {x.dtype}")
+        self._check_shape(tuple(x.shape), engine)
+        if strides is None:
+            if not x.flags.aligned or any(s % 4 for s in x.strides):
+                x = np.array(x, dtype=np.float32, order="C")
+            strides = tuple(s // 4 for s in x.strides)
+        if not _inner_contiguous(x.shape[-3:], strides[-3:]):
+            x = np.ascontiguousarray(x) if self._torch is None else x.contiguous()
+            strides = x.stride() if self._torch is not None else tuple(s // 4 for s in x.strides)
+        self.sequence = x.ndim == 5
+        time, image = (1, 0) if engine._graph.batch_first else (0, 1)
+        if self.sequence:
+            self.steps, self.batch = x.shape[time], x.shape[image]
+            step_stride, image_stride = strides[time], strides[image]
+        else:
+            self.steps, self.batch = engine.steps, x.shape[0]
+            step_stride, image_stride = 0, strides[0]
+        self._keep_alive = x
+        self.arguments = (
+            _address(x), self.steps, self.batch, self.sequence, step_stride, image_stride,
+        )  # fmt: skip
+
+    @staticmethod
+    def _check_shape(shape: tuple[int, ...], engine: Engine) -> None:
+        expected = engine._input_shape
+        if len(shape) in (4, 5) and shape[-3:] == expected and 0 not in shape:
+            return
+        sizes = ", ".join(map(str, expected))
+        lead = "B, T" if engine._graph.batch_first else "T, B"
+        raise ValueError(
+            f"x must be images [B, {sizes}] or sequences [{lead}, {sizes}], none of them empty, "
+            f"got shape {list(shape)}"
+        )
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """Uninitialised, of the kind of the input."""
+        if self._torch is not None:
+            return self._torch.empty(shape, dtype=getattr(self._torch, dtype))
+        return np.empty(shape, dtype)
+
+
+def _make_stats(layers: list[Any], activity: list[tuple[int, int]], source: _Source) -> Stats:
+    rows, counts = [], iter(activity)
+    for name, neurons, macs in layers:
+        if not neurons:
+            rows.append(LayerStats(name, macs=macs * source.batch))
+            continue
+        spikes, synops = next(counts)
+        rate = spikes / (neurons * source.steps * source.batch)
+        rows.append(LayerStats(name, neurons, spikes, rate, synops))
+    return Stats(rows, source.batch, source.steps)
+
+
+def _inner_contiguous(shape: Any, strides: Any) -> bool:
+    expected = 1
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _address(x: Any) -> int:
+    return x.ctypes.data if isinstance(x, np.ndarray) else x.data_ptr()
+
+
+def _spike_shape(population: dict[str, Any]) -> tuple[int, ...]:
+    channels, height, width = population["shape"]
+    return (channels, width) if population.get("tokens") else (channels, height, width)
+
+
+def _available_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

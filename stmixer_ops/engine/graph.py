@@ -1,0 +1,168 @@
+"""The graph that crosses into C++: plain data and float32 tensors, as `.stmx` files hold it.
+
+A *population* emits: the input, LIF neurons, or the readout. A *current* sums projections, a bias
+and other currents; populations integrate currents. A *projection* carries what a population
+emits, or the values of a current, into the current that owns it. ``csrc/include/stmixer/engine.h``
+says what each field means; the C++ side checks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Description = dict[str, Any]
+
+
+@dataclass
+class Graph:
+    """A network as data.
+
+    Attributes:
+        steps: time steps for which a static image is repeated.
+        batch_first: sequences come as ``[B, T, C, H, W]``.
+        populations, currents: descriptions (JSON values), in order of execution.
+        tensors: float32 arrays by the names that the descriptions use.
+    """
+
+    steps: int = 1
+    batch_first: bool = False
+    populations: list[Description] = field(default_factory=list)
+    currents: list[Description] = field(default_factory=list)
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def add_input(self, name: str, shape: Sequence[int]) -> str:
+        """The input, real-valued images ``[C, H, W]``."""
+        self.populations.append({"name": name, "kind": "input", "shape": list(shape)})
+        return name
+
+    def add_readout(self, name: str, current: str, classes: int) -> str:
+        """The result: the values of a current that holds a mean over time."""
+        self.populations.append(
+            {"name": name, "kind": "readout", "shape": [classes, 1, 1], "current": current}
+        )
+        return name
+
+    def add_lif(
+        self,
+        name: str,
+        current: str,
+        shape: Sequence[int],
+        *,
+        threshold: float = 1.0,
+        decay: float = 0.5,
+        input_scale: float = 1.0,
+        v_init: float = 0.0,
+        soft_reset: bool = False,
+    ) -> str:
+        """LIF neurons ``[C, H, W]``, or tokens ``[C, N]``, that integrate ``current``."""
+        self.populations.append(
+            {
+                "name": name,
+                "kind": "lif",
+                "current": current,
+                "shape": _three(shape),
+                "tokens": len(shape) == 2,
+                "threshold": threshold,
+                "decay": decay,
+                "input_scale": input_scale,
+                "v_init": v_init,
+                "soft_reset": soft_reset,
+            }
+        )
+        return name
+
+    def add_current(
+        self,
+        name: str,
+        shape: Sequence[int],
+        projections: Sequence[Description] = (),
+        currents: Sequence[str] = (),
+        bias: np.ndarray | None = None,
+    ) -> str:
+        """A sum over ``[C, H, W]`` or tokens ``[C, N]``; ``bias [C]``."""
+        self.currents.append(
+            {
+                "name": name,
+                "shape": _three(shape),
+                "projections": list(projections),
+                "currents": list(currents),
+                "bias": None if bias is None else self._add_tensor(f"{name}.bias", bias),
+            }
+        )
+        return name
+
+    def projection(
+        self,
+        name: str,
+        kind: str,
+        source: str,
+        weight: np.ndarray | None = None,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        channel_offset: int = 0,
+    ) -> Description:
+        """A description for :meth:`add_current`.
+
+        ``kind`` is ``"conv"`` (weight ``[out, in, kh, kw]``), ``"linear"`` (``[out, in]``, at every
+        position), ``"token_mix"`` (``[heads, tokens out, tokens in]``), or ``"mean"`` over
+        positions and time (no weight). It writes the channels from ``channel_offset`` on.
+        """
+        description: Description = {
+            "name": name,
+            "kind": kind,
+            "source": source,
+            "channel_offset": channel_offset,
+        }
+        if kind == "conv":
+            description |= {"stride": stride, "padding": padding}
+        if weight is not None:
+            description["weight"] = self._add_tensor(f"{name}.weight", weight)
+        return description
+
+    def _add_tensor(self, name: str, value: np.ndarray) -> str:
+        self.tensors[name] = np.ascontiguousarray(value, dtype=np.float32)
+        return name
+
+    def description(self) -> Description:
+        """The part without tensors, JSON values only."""
+        return {
+            "steps": self.steps,
+            "batch_first": self.batch_first,
+            "populations": self.populations,
+            "currents": self.currents,
+        }
+
+    @classmethod
+    def from_description(cls, description: Any, tensors: dict[str, np.ndarray]) -> Graph:
+        """The inverse; checks what is Python's to read, the rest is checked in C++.
+
+        Raises:
+            ValueError: naming the field that is missing or of the wrong kind.
+        """
+        if not isinstance(description, dict):
+            raise ValueError(f"graph: must be an object, got {type(description).__name__}")
+        kinds = {"steps": int, "batch_first": bool, "populations": list, "currents": list}
+        for key, kind in kinds.items():
+            if type(description.get(key)) is not kind:
+                raise ValueError(
+                    f"graph: '{key}' must be of type {kind.__name__}, "
+                    f"got {description.get(key)!r:.80}"
+                )
+        if description["steps"] < 1:
+            raise ValueError(f"graph: 'steps' must be at least 1, got {description['steps']}")
+        graph = cls(**{key: description[key] for key in kinds}, tensors=tensors)
+        for population in graph.populations:
+            if not isinstance(population, dict):
+                raise ValueError(f"graph: a population is no object but {population!r:.80}")
+            if type(population.get("tokens", False)) is not bool:
+                raise ValueError("graph: 'tokens' of a population must be true or false")
+        return graph
+
+
+def _three(shape: Sequence[int]) -> list[int]:
+    return [shape[0], 1, shape[1]] if len(shape) == 2 else list(shape)
