@@ -1,6 +1,8 @@
 #include "bindings.h"
 
 PYBIND11_MODULE(_C, m) {
-  m.doc() = "C++ kernels and engine of stmixer_ops; addresses in, nothing allocated for the caller.";
+  m.doc() =
+      "C++ kernels and engine of stmixer_ops; addresses in, nothing allocated for the caller.";
   stmixer::bind_ops(m);
+  stmixer::bind_engine(m);
 }
