@@ -120,13 +120,27 @@ def bn_lif(
     """
     check_time_first(x, "x", min_dim=2)
     check_state(v_init, x)
-    channel_dim = _bn_lif.check(x, weight, bias, running_mean, running_var, training,
-                                residual, channel_dim)
+    channel_dim = _bn_lif.check(
+        x, weight, bias, running_mean, running_var, training, residual, channel_dim
+    )
     spec = LIFSpec(threshold, decay, reset, detach_reset, surrogate)
     s, total, v, bits = _bn_lif.bn_lif(
-        x, weight, bias, running_mean, running_var, training=training, momentum=momentum, eps=eps,
-        residual=residual, keep_sum=return_sum, return_state=return_state, channel_dim=channel_dim,
-        pack=pack, spec=spec, v_init=v_init, backend=backend,
+        x,
+        weight,
+        bias,
+        running_mean,
+        running_var,
+        training=training,
+        momentum=momentum,
+        eps=eps,
+        residual=residual,
+        keep_sum=return_sum,
+        return_state=return_state,
+        channel_dim=channel_dim,
+        pack=pack,
+        spec=spec,
+        v_init=v_init,
+        backend=backend,
     )
     return _results(
         s, total if return_sum else None, v if return_state else None, bits if pack else None
@@ -173,9 +187,7 @@ def token_mix_lif(
     _token_mix.check(s, weight)
     check_state(v_init, s)
     spec = LIFSpec(threshold, decay, reset, detach_reset, surrogate)
-    out, v, bits = _token_mix.token_mix_lif(
-        s, weight, spec, v_init, return_state, pack, backend
-    )
+    out, v, bits = _token_mix.token_mix_lif(s, weight, spec, v_init, return_state, pack, backend)
     return _results(out, v if return_state else None, bits if pack else None)
 
 

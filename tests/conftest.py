@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from stmixer_ops.ops import backend_report
 
 ISAS = ("scalar", "avx2", "avx512")

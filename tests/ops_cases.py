@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from stmixer_ops import surrogate as sg
 from torch import Tensor
+
+from stmixer_ops import surrogate as sg
 
 SURROGATES = [
     sg.Dspike(2.5),

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops_cases import LAYOUTS, TOLERANCE, count_saved, error
+
 from stmixer_ops import functional as F
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -15,8 +16,15 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 class Case:
     """One random BN + residual + LIF with gradients of everything that can have one."""
 
-    def __init__(self, shape, dtype=torch.float32, layout="contiguous", channel_dim=2,
-                 residual=True, affine=True):
+    def __init__(
+        self,
+        shape,
+        dtype=torch.float32,
+        layout="contiguous",
+        channel_dim=2,
+        residual=True,
+        affine=True,
+    ):
         channels = shape[channel_dim]
         state = torch.float64 if dtype == torch.float64 else torch.float32
         self.channel_dim = channel_dim
@@ -39,9 +47,22 @@ class Case:
         )
         mean, var = (b.to(cast or b.dtype).clone() for b in (self.mean, self.var))
         s, total, v, bits = F.bn_lif(
-            x, weight, bias, mean, var, training=training, momentum=0.3, eps=1e-3,
-            residual=residual, return_sum=True, channel_dim=self.channel_dim, pack=True,
-            v_init=v_init, return_state=True, backend=backend, **options,
+            x,
+            weight,
+            bias,
+            mean,
+            var,
+            training=training,
+            momentum=0.3,
+            eps=1e-3,
+            residual=residual,
+            return_sum=True,
+            channel_dim=self.channel_dim,
+            pack=True,
+            v_init=v_init,
+            return_state=True,
+            backend=backend,
+            **options,
         )
         loss = (s.double() * self.gs).sum() + (total.double() * self.gsum).sum()
         loss = loss + (v.double() * self.gv).sum()
@@ -69,10 +90,18 @@ def test_float32_obeys_the_local_rule(reset):
     """Outside |u| < 1e-4 of the float64 membrane every spike matches."""
     case = Case((4, 8, 48, 64), residual=True)
     s = case.run("cpu", True, reset=reset)[0].double()
-    total = torch.nn.functional.batch_norm(
-        case.x.double().movedim(2, 1), None, None, case.weight.double(), case.bias.double(),
-        training=True, eps=1e-3,
-    ).movedim(1, 2) + case.residual.double()
+    total = (
+        torch.nn.functional.batch_norm(
+            case.x.double().movedim(2, 1),
+            None,
+            None,
+            case.weight.double(),
+            case.bias.double(),
+            training=True,
+            eps=1e-3,
+        ).movedim(1, 2)
+        + case.residual.double()
+    )
     v = case.v_init.double()
     for t in range(4):
         h = 0.5 * v + total[t]
@@ -124,8 +153,9 @@ def test_static_current_repeated_over_time():
     step = torch.randn(1, 4, 6, 8, 8, requires_grad=True)
     results = []
     for backend in ("cpu", "reference"):
-        s = F.bn_lif(step.expand(3, -1, -1, -1, -1), None, None, None, None, training=True,
-                     backend=backend)
+        s = F.bn_lif(
+            step.expand(3, -1, -1, -1, -1), None, None, None, None, training=True, backend=backend
+        )
         results.append((s, *torch.autograd.grad((s * s.cumsum(-1)).sum(), step)))
     assert torch.equal(results[0][0], results[1][0])
     assert error(results[0][1], results[1][1]) <= 1e-5
@@ -144,8 +174,9 @@ def test_running_statistics_follow_batch_norm():
 def test_nan_passes_and_never_fires():
     x = torch.full((2, 1, 3, 40), 2.0)
     x[0, 0, 1, 7] = float("nan")
-    s, total = F.bn_lif(x, None, None, torch.zeros(3), torch.ones(3), training=False,
-                        return_sum=True, backend="cpu")
+    s, total = F.bn_lif(
+        x, None, None, torch.zeros(3), torch.ones(3), training=False, return_sum=True, backend="cpu"
+    )
     assert total.isnan().sum() == 1
     assert s[:, 0, 1, 7].tolist() == [0.0, 0.0]
     assert s.sum() == s.numel() - 2
@@ -157,8 +188,14 @@ def test_any_shape_and_layout(data):
     shape = data.draw(st.lists(st.integers(1, 6), min_size=3, max_size=5))
     channel_dim = data.draw(st.integers(1, len(shape) - 1))
     shape[0] = data.draw(st.integers(2, 4))
-    case = Case(shape, torch.float64, "contiguous", channel_dim,
-                residual=data.draw(st.booleans()), affine=data.draw(st.booleans()))
+    case = Case(
+        shape,
+        torch.float64,
+        "contiguous",
+        channel_dim,
+        residual=data.draw(st.booleans()),
+        affine=data.draw(st.booleans()),
+    )
     order = data.draw(st.permutations(range(len(shape))))
     back = [order.index(i) for i in range(len(order))]
     case.x = case.x.permute(order).contiguous().permute(back)
@@ -171,8 +208,17 @@ def test_saves_input_sum_and_two_values_per_channel():
     x = case.x.requires_grad_()
     values = x.numel()
     with count_saved() as saved:
-        F.bn_lif(x, case.weight, case.bias, None, None, training=True, residual=case.residual,
-                 pack=True, backend="cpu")
+        F.bn_lif(
+            x,
+            case.weight,
+            case.bias,
+            None,
+            None,
+            training=True,
+            residual=case.residual,
+            pack=True,
+            backend="cpu",
+        )
         sizes = sorted(saved().values())
     assert sizes[-2:] == [2 * values, 2 * values]  # x and the sum
     assert sum(sizes[:-2]) <= 4 * 32 * 4  # weight, bias, mean, invstd
@@ -191,7 +237,13 @@ def test_saves_input_sum_and_two_values_per_channel():
     ],
 )
 def test_bad_arguments_are_named(change, message):
-    arguments = {"x": torch.zeros(2, 3, 4, 5), "weight": None, "bias": None,
-                 "running_mean": None, "running_var": None, "training": True} | change
+    arguments = {
+        "x": torch.zeros(2, 3, 4, 5),
+        "weight": None,
+        "bias": None,
+        "running_mean": None,
+        "running_var": None,
+        "training": True,
+    } | change
     with pytest.raises((ValueError, TypeError), match=message):
         F.bn_lif(**arguments)

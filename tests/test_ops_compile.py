@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch._dynamo.config
 from ops_cases import SURROGATES, error
-from stmixer_ops import functional as F
 from torch.library import opcheck
+
+from stmixer_ops import functional as F
 
 S = torch.ops.stmixer
 
@@ -18,22 +19,29 @@ def spikes(*shape):
 
 def bn_lif(x, weight, bias):
     mean, var = torch.zeros(8), torch.ones(8)
-    results = F.bn_lif(x, weight, bias, mean, var, training=True, residual=x, return_sum=True,
-                       pack=True)
+    results = F.bn_lif(
+        x, weight, bias, mean, var, training=True, residual=x, return_sum=True, pack=True
+    )
     return (*results, mean, var)
 
 
 CASES = {
     "lif": (F.lif, (torch.randn(3, 2, 8, 32),)),
-    "lif_all": (lambda x, v: F.lif(x, v_init=v, return_state=True, pack=True),
-                (torch.randn(3, 2, 8, 32), torch.randn(2, 8, 32))),
+    "lif_all": (
+        lambda x, v: F.lif(x, v_init=v, return_state=True, pack=True),
+        (torch.randn(3, 2, 8, 32), torch.randn(2, 8, 32)),
+    ),
     "bn_lif": (bn_lif, (torch.randn(3, 2, 8, 32), torch.rand(8), torch.randn(8))),
     "token_mix": (F.token_mix, (spikes(3, 2, 8, 32), torch.randn(2, 32, 32))),
-    "token_mix_lif": (lambda s, w: F.token_mix_lif(s, w, pack=True),
-                      (spikes(3, 2, 8, 32), torch.randn(2, 32, 32))),
+    "token_mix_lif": (
+        lambda s, w: F.token_mix_lif(s, w, pack=True),
+        (spikes(3, 2, 8, 32), torch.randn(2, 32, 32)),
+    ),
     "spike_linear": (F.spike_linear, (spikes(3, 2, 8, 32), torch.randn(5, 32))),
-    "spike_conv2d": (lambda s, w: F.spike_conv2d(s, w, 2, 1),
-                     (spikes(2, 3, 4, 9, 9), torch.randn(5, 4, 3, 3))),
+    "spike_conv2d": (
+        lambda s, w: F.spike_conv2d(s, w, 2, 1),
+        (spikes(2, 3, 4, 9, 9), torch.randn(5, 4, 3, 3)),
+    ),
     "pack": (lambda s: F.unpack_spikes(F.pack_spikes(s), 33) + s, (spikes(2, 33),)),
 }
 
@@ -81,14 +89,69 @@ def op_samples():
         (S.lif_forward, (x, None, *NEURON, False, False)),
         (S.lif_forward, (last, v, *NEURON, True, True)),
         (S.lif_backward, (x, None, last, v, *NEURON, *SURROGATE)),
-        (S.bn_lif_forward, (x, channel, None, None, None, True, 1e-5, last, v, 2, *NEURON, True,
-                            True, True)),
-        (S.bn_lif_forward, (last, None, None, channel, channel, False, 1e-5, None, None, 2,
-                            *NEURON, False, False, False)),
-        (S.bn_lif_backward, (x, None, v, x, None, v, channel, channel, channel, channel, True,
-                             False, 2, *NEURON, *SURROGATE)),
-        (S.bn_lif_backward, (x, x, None, x, x, None, None, None, channel, channel, True, True, 2,
-                             *NEURON, *SURROGATE)),
+        (
+            S.bn_lif_forward,
+            (x, channel, None, None, None, True, 1e-5, last, v, 2, *NEURON, True, True, True),
+        ),
+        (
+            S.bn_lif_forward,
+            (
+                last,
+                None,
+                None,
+                channel,
+                channel,
+                False,
+                1e-5,
+                None,
+                None,
+                2,
+                *NEURON,
+                False,
+                False,
+                False,
+            ),
+        ),
+        (
+            S.bn_lif_backward,
+            (
+                x,
+                None,
+                v,
+                x,
+                None,
+                v,
+                channel,
+                channel,
+                channel,
+                channel,
+                True,
+                False,
+                2,
+                *NEURON,
+                *SURROGATE,
+            ),
+        ),
+        (
+            S.bn_lif_backward,
+            (
+                x,
+                x,
+                None,
+                x,
+                x,
+                None,
+                None,
+                None,
+                channel,
+                channel,
+                True,
+                True,
+                2,
+                *NEURON,
+                *SURROGATE,
+            ),
+        ),
         (S.token_mix, (s, weight)),
         (S.token_mix_lif, (s, weight, None, *NEURON, True, True)),
         (S.pack_rows, (s,)),

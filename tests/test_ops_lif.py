@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops_cases import DTYPES, LAYOUTS, SURROGATES, TOLERANCE, count_saved, error, scalar_lif
+
 from stmixer_ops import functional as F
 from stmixer_ops import surrogate as sg
 
@@ -29,8 +30,13 @@ def run(x, v_init=None, gs=None, gv=None, **options):
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_scalar_loops(backend, reset, detach, surrogate):
     steps, neurons = 6, 40
-    options = {"threshold": 0.7, "decay": 0.9, "reset": reset, "detach_reset": detach,
-               "surrogate": surrogate}
+    options = {
+        "threshold": 0.7,
+        "decay": 0.9,
+        "reset": reset,
+        "detach_reset": detach,
+        "surrogate": surrogate,
+    }
     x = torch.randn(steps, neurons, dtype=torch.float64)
     v_init, gv = torch.randn(2, neurons, dtype=torch.float64)
     gs = torch.randn_like(x)
@@ -123,10 +129,13 @@ def test_nan_passes_and_never_fires(backend, dtype):
 
 def test_infinite_input_matches_the_reference():
     x = torch.tensor([[float("inf")], [float("-inf")], [1.0]])
-    native, expected = F.lif(x, return_state=True, backend="cpu"), F.lif(
-        x, return_state=True, backend="reference"
+    native, expected = (
+        F.lif(x, return_state=True, backend="cpu"),
+        F.lif(x, return_state=True, backend="reference"),
     )
-    assert all(torch.equal(a.nan_to_num(7), b.nan_to_num(7)) for a, b in zip(native, expected))
+    assert all(
+        torch.equal(a.nan_to_num(7), b.nan_to_num(7)) for a, b in zip(native, expected, strict=True)
+    )
 
 
 def test_empty_batch():

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops_cases import DTYPES, LAYOUTS, TOLERANCE, count_saved, error
+
 from stmixer_ops import functional as F
 
 
@@ -47,7 +48,9 @@ def test_pack_on_every_isa(isa):
     assert expected[0, 0].item() & 7 == 4  # neither NaN nor a negative value is a spike
     for dtype in DTYPES:
         unpacked = F.unpack_spikes(expected, 77, dtype=dtype, backend="cpu")
-        assert torch.equal(unpacked, F.unpack_spikes(expected, 77, dtype=dtype, backend="reference"))
+        assert torch.equal(
+            unpacked, F.unpack_spikes(expected, 77, dtype=dtype, backend="reference")
+        )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -90,7 +93,9 @@ def test_one_gradient_only(needs):
     flat = torch.randn(2, 6).requires_grad_(needs[1])
     F.spike_linear(s, flat, backend="cpu").sum().backward()
     assert (s.grad is not None, weight.grad is not None, flat.grad is not None) == (
-        needs[0], needs[1], needs[1],
+        needs[0],
+        needs[1],
+        needs[1],
     )
 
 
@@ -127,8 +132,9 @@ def test_conv_saves_bits():
 def test_conv_lif_is_its_parts():
     s, weight, bias = spikes(3, 2, 4, 8, 8), torch.randn(6, 4, 3, 3), torch.randn(6)
     residual = torch.randn(3, 2, 6, 8, 8)
-    out, total, v = F.conv_lif(s, weight, bias, 1, 1, residual=residual, return_sum=True,
-                               return_state=True, decay=0.9)
+    out, total, v = F.conv_lif(
+        s, weight, bias, 1, 1, residual=residual, return_sum=True, return_state=True, decay=0.9
+    )
     exact = torch.conv2d(s.flatten(0, 1), weight, bias, padding=1).view_as(residual) + residual
     assert error(total, exact) <= 1e-5
     expected, state = F.lif(total, decay=0.9, return_state=True)
@@ -146,8 +152,12 @@ def test_conv_lif_is_its_parts():
         (lambda: F.unpack_spikes(torch.zeros(2, dtype=torch.int32), 65), "length 65 takes 3 words"),
         (lambda: F.spike_linear(torch.zeros(2, 3), torch.zeros(4, 5)), "weight must take the 3"),
         (lambda: F.spike_linear(torch.zeros(2, 3), torch.zeros(4)), r"weight \[O, C\]"),
-        (lambda: F.spike_linear(torch.zeros(2, 3), torch.zeros(4, 3),
-                                torch.zeros(3, 1, dtype=torch.int32)), "bits must be pack_spikes"),
+        (
+            lambda: F.spike_linear(
+                torch.zeros(2, 3), torch.zeros(4, 3), torch.zeros(3, 1, dtype=torch.int32)
+            ),
+            "bits must be pack_spikes",
+        ),
         (lambda: F.spike_conv2d(torch.zeros(1, 3, 4, 4), torch.zeros(2, 4, 3, 3)), "take the 3"),
         (lambda: F.spike_conv2d(torch.zeros(1, 3, 4, 4), torch.zeros(2, 3, 3, 3), 0), "stride"),
     ],

@@ -5,9 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from ops_cases import LAYOUTS, TOLERANCE, count_saved, error
+
 from stmixer_ops import functional as F
 
-SHAPES = [(1, 2, 6, 7, 2), (3, 1, 32, 64, 2), (2, 2, 40, 63, 1), (2, 1, 34, 100, 17), (1, 1, 5, 1, 5)]
+SHAPES = [
+    (1, 2, 6, 7, 2),
+    (3, 1, 32, 64, 2),
+    (2, 2, 40, 63, 1),
+    (2, 1, 34, 100, 17),
+    (1, 1, 5, 1, 5),
+]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
@@ -17,7 +24,7 @@ def spikes(shape, rate=0.2):
 
 def brute_force(s, weight):
     """One head and one output token at a time."""
-    steps, batch, channels, tokens = s.shape
+    channels, tokens = s.shape[2:]
     per_head = channels // weight.shape[0]
     y = torch.zeros(s.shape, dtype=torch.float64)
     for c in range(channels):
@@ -52,8 +59,14 @@ def test_lif_epilogue_is_the_reference(isa, shape, dtype):
             for backend in ("cpu", "reference"):
                 leaves = [t.detach().requires_grad_() for t in (s, weight, v_init)]
                 out, v, bits = F.token_mix_lif(
-                    leaves[0], leaves[1], v_init=leaves[2], decay=0.9, reset=reset,
-                    return_state=True, pack=True, backend=backend,
+                    leaves[0],
+                    leaves[1],
+                    v_init=leaves[2],
+                    decay=0.9,
+                    reset=reset,
+                    return_state=True,
+                    pack=True,
+                    backend=backend,
                 )
                 loss = (out.double() * gs).sum() + (v.double() * gv).sum()
                 results.append([out, bits, v, *torch.autograd.grad(loss, leaves)])

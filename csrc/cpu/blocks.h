@@ -25,7 +25,8 @@ inline int channel_block(int base, int64_t channels, int64_t inner) {
 
 // block(m, n) for each block of `size` neurons in [begin, end).
 template <class F>
-inline void for_each_block(int64_t begin, int64_t end, int64_t size, int64_t neurons, const F& block) {
+inline void for_each_block(int64_t begin, int64_t end, int64_t size, int64_t neurons,
+                           const F& block) {
   for (int64_t m = begin * size; m < end * size && m < neurons; m += size)
     block(m, static_cast<int>(neurons - m < size ? neurons - m : size));
 }

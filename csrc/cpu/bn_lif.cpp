@@ -14,7 +14,8 @@ int64_t state_size(Dtype dtype) { return dtype == Dtype::f64 ? 8 : 4; }
 // Per-channel sums over all blocks. Blocks are summed in a fixed number of parts, and the parts in
 // order, so the result does not depend on the thread count.
 template <class Kernel>
-void sum_channels(int64_t blocks, int64_t channels, int threads, double* sums, const Kernel& kernel) {
+void sum_channels(int64_t blocks, int64_t channels, int threads, double* sums,
+                  const Kernel& kernel) {
   const int64_t parts = std::min<int64_t>(blocks, 32);
   std::vector<double> partial(static_cast<size_t>(parts * 2 * channels), 0.0);
   parallel_ranges(parts, threads, [&](int64_t begin, int64_t end, int thread) {
@@ -48,28 +49,25 @@ void bn_statistics(const BnStatistics& p, int threads) {
 
 void bn_lif_forward(const BnLifForward& p, int threads) {
   const auto& kernels = STMIXER_TABLE(bn_lif_kernels);
-  parallel_ranges(forward_blocks(p.neurons, p.layout),
-                  useful_threads(p.steps * p.neurons, threads),
+  parallel_ranges(forward_blocks(p.neurons, p.layout), useful_threads(p.steps * p.neurons, threads),
                   [&](int64_t begin, int64_t end, int) { kernels.forward(p, begin, end); });
 }
 
 void bn_lif_backward(const BnLifBackward& p, int threads) {
   const auto& kernels = STMIXER_TABLE(bn_lif_kernels);
   const int64_t scratch = bn_lif_scratch_bytes(p.steps, p.dtype);
-  const int block = channel_block(history_block(p.steps, state_size(p.dtype)), p.layout.channels,
-                                  p.layout.inner);
-  sum_channels(ceil_div(p.neurons, block), p.layout.channels,
-               useful_threads(p.steps * p.neurons, threads), p.sums,
-               [&](int64_t begin, int64_t end, int thread, double* sums) {
-                 kernels.backward(p, begin, end, static_cast<char*>(p.scratch) + thread * scratch,
-                                  sums);
-               });
+  const int block =
+      channel_block(history_block(p.steps, state_size(p.dtype)), p.layout.channels, p.layout.inner);
+  sum_channels(
+      ceil_div(p.neurons, block), p.layout.channels, useful_threads(p.steps * p.neurons, threads),
+      p.sums, [&](int64_t begin, int64_t end, int thread, double* sums) {
+        kernels.backward(p, begin, end, static_cast<char*>(p.scratch) + thread * scratch, sums);
+      });
 }
 
 void bn_input_gradient(const BnInputGradient& p, int threads) {
   const auto& kernels = STMIXER_TABLE(bn_lif_kernels);
-  parallel_ranges(forward_blocks(p.neurons, p.layout),
-                  useful_threads(p.steps * p.neurons, threads),
+  parallel_ranges(forward_blocks(p.neurons, p.layout), useful_threads(p.steps * p.neurons, threads),
                   [&](int64_t begin, int64_t end, int) { kernels.input_gradient(p, begin, end); });
 }
 

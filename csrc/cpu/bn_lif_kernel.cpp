@@ -122,7 +122,8 @@ void forward_blocks(const BnLifForward& p, int64_t begin, int64_t end) {
       R* sum = kept ? result_row(kept, sum_row) : sum_row;
       affine_row(x, rows[0], rows[1], sum, n);
       if (p.residual)
-        add_row(sum, read_row(static_cast<const In*>(p.residual) + t * p.residual_step + m, x_row, n),
+        add_row(sum,
+                read_row(static_cast<const In*>(p.residual) + t * p.residual_step + m, x_row, n),
                 n);
       const R* integrated = sum;
       if (kept) {  // the LIF sees the sum as it is kept
@@ -209,8 +210,7 @@ void input_gradient_blocks(const BnInputGradient& p, int64_t begin, int64_t end)
       const R* g = read_row(static_cast<const In*>(p.g) + at, g_row, n);
       In* out = static_cast<In*>(p.gx) + at;
       R* gx = result_row(out, gx_row);
-      for (int i = 0; i < n; ++i)
-        gx[i] = scale[i] * g[i] - (x[i] - mean[i]) * slope[i] - offset[i];
+      for (int i = 0; i < n; ++i) gx[i] = scale[i] * g[i] - (x[i] - mean[i]) * slope[i] - offset[i];
       finish_row(gx, out, n);
     }
   });

@@ -25,7 +25,8 @@ void lif_backward(const LifBackward& p, int threads) {
   const int64_t block = history_block(p.steps, state_size(p.dtype));
   parallel_ranges(ceil_div(p.neurons, block), useful_threads(p.steps * p.neurons, threads),
                   [&](int64_t begin, int64_t end, int thread) {
-                    kernels.backward(p, begin, end, static_cast<char*>(p.scratch) + thread * scratch);
+                    kernels.backward(p, begin, end,
+                                     static_cast<char*>(p.scratch) + thread * scratch);
                   });
 }
 

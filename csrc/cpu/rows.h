@@ -117,8 +117,8 @@ inline void copy_row(const R* from, R* to, int n) {
 
 // One step: v is the membrane after the last reset, and after this one on return.
 template <bool kHard, class R>
-inline void step_row(R* __restrict v, const R* __restrict x, R* __restrict s, int n,
-                            R threshold, R decay) {
+inline void step_row(R* __restrict v, const R* __restrict x, R* __restrict s, int n, R threshold,
+                     R decay) {
   for (int i = 0; i < n; ++i) {
     const R h = lif_charge(v[i], x[i], decay);
     const R spike = lif_spike(h, threshold);
@@ -129,8 +129,8 @@ inline void step_row(R* __restrict v, const R* __restrict x, R* __restrict s, in
 
 // The same step where the membrane before reset is what is wanted.
 template <bool kHard, class R>
-inline void charge_row(R* __restrict v, const R* __restrict x, R* __restrict h, int n,
-                              R threshold, R decay) {
+inline void charge_row(R* __restrict v, const R* __restrict x, R* __restrict h, int n, R threshold,
+                       R decay) {
   for (int i = 0; i < n; ++i) {
     h[i] = lif_charge(v[i], x[i], decay);
     v[i] = lif_reset<kHard>(h[i], lif_spike(h[i], threshold), threshold);
@@ -138,16 +138,14 @@ inline void charge_row(R* __restrict v, const R* __restrict x, R* __restrict h, 
 }
 
 template <SurrogateKind kKind, class R>
-inline void slope_row(const R* __restrict h, R* __restrict slope, int n, R threshold, R a,
-                             R b) {
+inline void slope_row(const R* __restrict h, R* __restrict slope, int n, R threshold, R a, R b) {
   for (int i = 0; i < n; ++i) slope[i] = surrogate_slope<kKind>(h[i] - threshold, a, b);
 }
 
 // One step back: gv is the gradient of the membrane after reset, and of the step before on return.
 template <bool kHard, bool kDetach, class R>
-inline void gradient_row(const R* __restrict h, const R* __restrict slope,
-                                const R* __restrict gs, R* __restrict gv, R* __restrict gx, int n,
-                                R threshold, R decay) {
+inline void gradient_row(const R* __restrict h, const R* __restrict slope, const R* __restrict gs,
+                         R* __restrict gv, R* __restrict gx, int n, R threshold, R decay) {
   for (int i = 0; i < n; ++i) {
     const R spike = lif_spike(h[i], threshold);
     const R g = lif_gradient<kHard, kDetach>(h[i], spike, slope[i], gs[i], gv[i], threshold);

@@ -36,7 +36,8 @@ struct TokenMixKernels {
 #define STMIXER_JOIN(a, b) STMIXER_JOIN_(a, b)
 
 #ifdef STMIXER_X86
-#define STMIXER_DECLARE_TABLES(Type, name) extern const Type name##_scalar, name##_avx2, name##_avx512;
+#define STMIXER_DECLARE_TABLES(Type, name) \
+  extern const Type name##_scalar, name##_avx2, name##_avx512;
 #else
 #define STMIXER_DECLARE_TABLES(Type, name) extern const Type name##_scalar;
 #endif

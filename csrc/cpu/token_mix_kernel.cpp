@@ -100,11 +100,10 @@ void mix_group(const TokenMix& p, int64_t b, int64_t head, int64_t c0, int chann
   }
   fill_row<R>(scratch.s, nullptr, static_cast<int>(kMixChannels * p.pitch));
   for (int64_t t = 0; t < p.steps; ++t) {
-    const In* s = static_cast<const In*>(p.s) + t * p.s_strides[0] + b * p.s_strides[1] +
-                  c0 * p.s_strides[2];
+    const In* s =
+        static_cast<const In*>(p.s) + t * p.s_strides[0] + b * p.s_strides[1] + c0 * p.s_strides[2];
     for_each_element(channels, p.tokens, p.s_strides[2] < p.s_strides[3], [&](int c, int64_t n) {
-      scratch.s[c * p.pitch + n] =
-          widen(s[c * p.s_strides[2] + n * p.s_strides[3]]);
+      scratch.s[c * p.pitch + n] = widen(s[c * p.s_strides[2] + n * p.s_strides[3]]);
     });
     for (int c = 0; c < channels; ++c) {
       R* row = scratch.s + c * p.pitch;

@@ -1,4 +1,4 @@
-"""The ops, each with all its backends side by side; :mod:`stmixer_ops.functional` documents them."""
+"""The ops, each with all its backends side by side, documented in ``stmixer_ops.functional``."""
 
 from ._backend import use_backend
 from .report import BackendReport, backend_report

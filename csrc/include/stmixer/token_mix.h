@@ -11,9 +11,10 @@ struct TokenMix {
   int64_t s_strides[4];    // of s, in elements: t, b, c, n
   int64_t out_strides[4];  // of the output
   const void* s;
-  const void* weight;  // [heads, tokens (input), pitch] in the state type, zero from tokens to pitch
-  int64_t pitch;       // a multiple of 32
-  void* out;           // currents, or spikes with a LIF
+  const void*
+      weight;     // [heads, tokens (input), pitch] in the state type, zero from tokens to pitch
+  int64_t pitch;  // a multiple of 32
+  void* out;      // currents, or spikes with a LIF
   bool lif;
   Neuron neuron;
   const void* v_init;    // [batch, channels, tokens] in the state type, or null

@@ -41,8 +41,16 @@ def _statistics(x: Tensor, inner: int, channel_dim: int) -> tuple[Tensor, Tensor
     pivot = x.movedim(channel_dim, -1)[tuple(first[:-1])].to(state_dtype(x.dtype)).contiguous()
     sums = torch.empty(2, channels, dtype=torch.float64)
     _native.extension().bn_statistics(
-        _native.DTYPE_CODES[x.dtype], x.shape[0], x[0].numel(), x.stride(0), channels, inner,
-        x.data_ptr(), pivot.data_ptr(), sums.data_ptr(), torch.get_num_threads(),
+        _native.DTYPE_CODES[x.dtype],
+        x.shape[0],
+        x[0].numel(),
+        x.stride(0),
+        channels,
+        inner,
+        x.data_ptr(),
+        pivot.data_ptr(),
+        sums.data_ptr(),
+        torch.get_num_threads(),
     )
     offset, square = sums / (x.numel() // channels)
     return pivot.double() + offset, (square - offset * offset).clamp_(min=0)
@@ -94,12 +102,23 @@ def bn_lif_forward(
     bits = _native.empty_bits(s) if in_kernel else _native.nothing(x, torch.int32)
     if x.numel():
         _native.extension().bn_lif_forward(
-            _native.DTYPE_CODES[x.dtype], x.shape[0], x[0].numel(), x.stride(0),
-            0 if residual is None else residual.stride(0), x.shape[channel_dim], inner,
+            _native.DTYPE_CODES[x.dtype],
+            x.shape[0],
+            x[0].numel(),
+            x.stride(0),
+            0 if residual is None else residual.stride(0),
+            x.shape[channel_dim],
+            inner,
             _native.neuron(threshold, decay, reset, False, "dspike", 1.0),
-            x.data_ptr(), scale.data_ptr(), shift.data_ptr(), _native.address(residual),
-            _native.address(v_init), total.data_ptr() if keep_sum else 0, s.data_ptr(),
-            v.data_ptr() if return_state else 0, bits.data_ptr() if in_kernel else 0,
+            x.data_ptr(),
+            scale.data_ptr(),
+            shift.data_ptr(),
+            _native.address(residual),
+            _native.address(v_init),
+            total.data_ptr() if keep_sum else 0,
+            s.data_ptr(),
+            v.data_ptr() if return_state else 0,
+            bits.data_ptr() if in_kernel else 0,
             torch.get_num_threads(),
         )
     bits = pack_cpu.pack_rows(s) if pack and not in_kernel else bits
@@ -146,22 +165,48 @@ def bn_lif_backward(
         threads = torch.get_num_threads()
         scratch = _native.scratch(threads * extension.bn_lif_scratch_bytes(steps, code))
         extension.bn_lif_backward(
-            code, steps, neurons, x.stride(0), channels, inner,
+            code,
+            steps,
+            neurons,
+            x.stride(0),
+            channels,
+            inner,
             _native.neuron(threshold, decay, reset, detach_reset, surrogate, scale),
-            x.data_ptr(), bn_scale.data_ptr(), shift.data_ptr(), mean.data_ptr(),
-            invstd.data_ptr(), _native.address(total), _native.address(start),
-            _native.address(gs), _native.address(gsum), _native.address(gv),
-            g.data_ptr(), 0 if start is None else gv_init.data_ptr(),
-            scratch.data_ptr(), sums.data_ptr(), threads,
+            x.data_ptr(),
+            bn_scale.data_ptr(),
+            shift.data_ptr(),
+            mean.data_ptr(),
+            invstd.data_ptr(),
+            _native.address(total),
+            _native.address(start),
+            _native.address(gs),
+            _native.address(gsum),
+            _native.address(gv),
+            g.data_ptr(),
+            0 if start is None else gv_init.data_ptr(),
+            scratch.data_ptr(),
+            sums.data_ptr(),
+            threads,
         )
         # Batch statistics depend on x too: the mean of g, and its projection on x, drop out.
         per_value = sums / (x.numel() // channels) if training else torch.zeros_like(sums)
         offset = (bn_scale * per_value[0]).to(dtype)
         slope = (bn_scale * invstd * per_value[1]).to(dtype)
         extension.bn_input_gradient(
-            code, steps, neurons, x.stride(0), channels, inner, x.data_ptr(),
-            bn_scale.data_ptr(), mean.data_ptr(), slope.data_ptr(), offset.data_ptr(),
-            g.data_ptr(), gx.data_ptr(), threads,
+            code,
+            steps,
+            neurons,
+            x.stride(0),
+            channels,
+            inner,
+            x.data_ptr(),
+            bn_scale.data_ptr(),
+            mean.data_ptr(),
+            slope.data_ptr(),
+            offset.data_ptr(),
+            g.data_ptr(),
+            gx.data_ptr(),
+            threads,
         )
     gbias, gweight = sums.to(dtype)
     gresidual = g if residual_gradient else _native.nothing(x, x.dtype)

@@ -104,8 +104,12 @@ def check(
     if dim == 0:
         raise ValueError("channel_dim must not be 0, which is time")
     channels = x.shape[dim]
-    given = {"weight": weight, "bias": bias, "running_mean": running_mean,
-             "running_var": running_var}
+    given = {
+        "weight": weight,
+        "bias": bias,
+        "running_mean": running_mean,
+        "running_var": running_var,
+    }
     for name, value in given.items():
         if value is not None and value.shape != (channels,):
             raise ValueError(
@@ -153,15 +157,27 @@ class _BNLIF(torch.autograd.Function):
         pack: bool,
     ) -> tuple[Tensor, ...]:
         s, total, v, bits, mean, var, invstd = torch.ops.stmixer.bn_lif_forward(
-            x, weight, bias, running_mean, running_var, training, eps, residual, v_init,
-            channel_dim, threshold, decay, reset, keep_sum, return_state, pack,
+            x,
+            weight,
+            bias,
+            running_mean,
+            running_var,
+            training,
+            eps,
+            residual,
+            v_init,
+            channel_dim,
+            threshold,
+            decay,
+            reset,
+            keep_sum,
+            return_state,
+            pack,
         )
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(bits, mean, var)
         ctx.keep_sum, ctx.return_state = keep_sum, return_state
-        ctx.save_for_backward(
-            x, weight, bias, total if keep_sum else None, v_init, mean, invstd
-        )
+        ctx.save_for_backward(x, weight, bias, total if keep_sum else None, v_init, mean, invstd)
         ctx.has_residual = residual is not None
         ctx.training = training
         ctx.channel_dim = channel_dim
@@ -177,8 +193,20 @@ class _BNLIF(torch.autograd.Function):
         gsum = gsum if ctx.keep_sum else None
         gv = gv if ctx.return_state else None
         gx, gresidual, gweight, gbias, gv_init = torch.ops.stmixer.bn_lif_backward(
-            gs, gsum, gv, x, total, v_init, weight, bias, mean, invstd, ctx.training,
-            ctx.has_residual, ctx.channel_dim, *ctx.options,
+            gs,
+            gsum,
+            gv,
+            x,
+            total,
+            v_init,
+            weight,
+            bias,
+            mean,
+            invstd,
+            ctx.training,
+            ctx.has_residual,
+            ctx.channel_dim,
+            *ctx.options,
         )
         return (
             gx,
@@ -220,8 +248,18 @@ def bn_lif(
     )
     if choose("bn_lif", backend, {"cpu": obstacle, "reference": None}) == "reference":
         s, total, v = reference.bn_lif(
-            x, weight, bias, running_mean, running_var, training=training, momentum=momentum,
-            eps=eps, residual=residual, keep_sum=keep_sum, channel_dim=channel_dim, spec=spec,
+            x,
+            weight,
+            bias,
+            running_mean,
+            running_var,
+            training=training,
+            momentum=momentum,
+            eps=eps,
+            residual=residual,
+            keep_sum=keep_sum,
+            channel_dim=channel_dim,
+            spec=spec,
             v_init=v_init,
         )
         return s, total, v, pack_op.pack_spikes(s, s.dim() - 1, backend) if pack else v
@@ -229,9 +267,25 @@ def bn_lif(
     if residual is x:  # Dynamo takes no tensor twice
         residual = x.view_as(x)
     s, total, v, bits, mean, var = _BNLIF.apply(
-        x, weight, bias, residual, v_init, running_mean, running_var, training, eps, channel_dim,
-        spec.threshold, spec.decay, spec.reset, spec.detach_reset, spec.surrogate.name,
-        spec.surrogate.scale, keep_sum or residual is not None, return_state, pack,
+        x,
+        weight,
+        bias,
+        residual,
+        v_init,
+        running_mean,
+        running_var,
+        training,
+        eps,
+        channel_dim,
+        spec.threshold,
+        spec.decay,
+        spec.reset,
+        spec.detach_reset,
+        spec.surrogate.name,
+        spec.surrogate.scale,
+        keep_sum or residual is not None,
+        return_state,
+        pack,
     )
     if training and running_mean is not None and running_var is not None:
         count = x.numel() // x.shape[channel_dim]

@@ -32,12 +32,12 @@ def bn_lif(
     that whoever keeps the sum can recompute the membrane from it.
     """
     dtype = state_dtype(y.dtype)
-    params = [p if p is None else p.to(dtype) for p in (weight, bias)]
     x = F.batch_norm(
         y.to(dtype).movedim(channel_dim, 1),
         running_mean,
         running_var,
-        *params,
+        None if weight is None else weight.to(dtype),
+        None if bias is None else bias.to(dtype),
         training=training,
         momentum=momentum,
         eps=eps,

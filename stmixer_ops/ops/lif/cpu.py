@@ -29,9 +29,14 @@ def lif_forward(
     bits = _native.empty_bits(s) if in_kernel else _native.nothing(x, torch.int32)
     if x.numel():
         _native.extension().lif_forward(
-            _native.DTYPE_CODES[x.dtype], x.shape[0], x[0].numel(), x.stride(0),
+            _native.DTYPE_CODES[x.dtype],
+            x.shape[0],
+            x[0].numel(),
+            x.stride(0),
             _native.neuron(threshold, decay, reset, False, "dspike", 1.0),
-            x.data_ptr(), _native.address(v_init), s.data_ptr(),
+            x.data_ptr(),
+            _native.address(v_init),
+            s.data_ptr(),
             v.data_ptr() if return_state else 0,
             bits.data_ptr() if in_kernel else 0,
             torch.get_num_threads(),
@@ -64,10 +69,18 @@ def lif_backward(
         threads = torch.get_num_threads()
         scratch = _native.scratch(threads * extension.lif_scratch_bytes(x.shape[0], code))
         extension.lif_backward(
-            code, x.shape[0], x[0].numel(), x.stride(0),
+            code,
+            x.shape[0],
+            x[0].numel(),
+            x.stride(0),
             _native.neuron(threshold, decay, reset, detach_reset, surrogate, scale),
-            x.data_ptr(), _native.address(start), _native.address(gs), _native.address(gv),
-            gx.data_ptr(), 0 if start is None else gv_init.data_ptr(),
-            scratch.data_ptr(), threads,
+            x.data_ptr(),
+            _native.address(start),
+            _native.address(gs),
+            _native.address(gv),
+            gx.data_ptr(),
+            0 if start is None else gv_init.data_ptr(),
+            scratch.data_ptr(),
+            threads,
         )
     return gx, gv_init

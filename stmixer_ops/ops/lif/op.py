@@ -119,6 +119,14 @@ def lif(
         )
     assert isinstance(spec.surrogate, Surrogate)
     return _LIF.apply(
-        x, v_init, spec.threshold, spec.decay, spec.reset, spec.detach_reset,
-        spec.surrogate.name, spec.surrogate.scale, return_state, pack,
+        x,
+        v_init,
+        spec.threshold,
+        spec.decay,
+        spec.reset,
+        spec.detach_reset,
+        spec.surrogate.name,
+        spec.surrogate.scale,
+        return_state,
+        pack,
     )

@@ -23,7 +23,7 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
 
 @dataclass(frozen=True)
 class LIFSpec:
-    """``v = decay * v + x``; spike where ``v >= threshold``; hard reset to 0 or soft by threshold."""
+    """``v = decay * v + x``; spike where ``v >= threshold``; hard or soft reset."""
 
     threshold: float = 1.0
     decay: float = 0.5
@@ -59,9 +59,7 @@ def check_time_first(x: Tensor, argument: str, min_dim: int = 1) -> None:
     if x.shape[0] == 0:
         raise ValueError(f"{argument} must have T >= 1 time steps, got shape {tuple(x.shape)}")
     if x.dtype not in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
-        raise TypeError(
-            f"{argument} must be float32, float64, bfloat16 or float16, got {x.dtype}"
-        )
+        raise TypeError(f"{argument} must be float32, float64, bfloat16 or float16, got {x.dtype}")
 
 
 def check_state(v_init: Tensor | None, x: Tensor) -> None:

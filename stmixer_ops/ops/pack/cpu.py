@@ -14,8 +14,12 @@ def pack_rows(s: Tensor) -> Tensor:
     bits = _native.empty_bits(s)
     if s.numel():
         _native.extension().pack_rows(
-            _native.DTYPE_CODES[s.dtype], s.numel() // s.shape[-1], s.shape[-1],
-            s.data_ptr(), bits.data_ptr(), torch.get_num_threads(),
+            _native.DTYPE_CODES[s.dtype],
+            s.numel() // s.shape[-1],
+            s.shape[-1],
+            s.data_ptr(),
+            bits.data_ptr(),
+            torch.get_num_threads(),
         )
     return bits
 
@@ -26,7 +30,11 @@ def unpack_rows(bits: Tensor, length: int, dtype: torch.dtype) -> Tensor:
     s = torch.empty((*bits.shape[:-1], length), dtype=dtype)
     if s.numel():
         _native.extension().unpack_rows(
-            _native.DTYPE_CODES[dtype], s.numel() // length, length,
-            bits.data_ptr(), s.data_ptr(), torch.get_num_threads(),
+            _native.DTYPE_CODES[dtype],
+            s.numel() // length,
+            length,
+            bits.data_ptr(),
+            s.data_ptr(),
+            torch.get_num_threads(),
         )
     return s

@@ -98,7 +98,16 @@ class _SpikeConv2d(torch.autograd.Function):
             s = s.movedim(-1, 1) if ctx.channels_inner else s
         stride, padding = ctx.geometry
         gs, gweight, _ = torch.ops.aten.convolution_backward(
-            g, s, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1,
+            g,
+            s,
+            weight,
+            None,
+            [stride] * 2,
+            [padding] * 2,
+            [1, 1],
+            False,
+            [0, 0],
+            1,
             [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False],
         )
         return gs, gweight, None, None, None

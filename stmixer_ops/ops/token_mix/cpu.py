@@ -36,9 +36,22 @@ def _run(
     threads = torch.get_num_threads()
     scratch = _native.scratch(threads * extension.token_mix_scratch_bytes(pitch, code))
     extension.token_mix(
-        code, tuple(s.shape), weight.shape[0], s.stride(), out.stride(), s.data_ptr(),
-        rows.data_ptr(), pitch, out.data_ptr(), neuron, _native.address(v_init),
-        _native.address(v_out), v_strides, _native.address(bits), scratch.data_ptr(), threads,
+        code,
+        tuple(s.shape),
+        weight.shape[0],
+        s.stride(),
+        out.stride(),
+        s.data_ptr(),
+        rows.data_ptr(),
+        pitch,
+        out.data_ptr(),
+        neuron,
+        _native.address(v_init),
+        _native.address(v_out),
+        v_strides,
+        _native.address(bits),
+        scratch.data_ptr(),
+        threads,
     )
 
 
@@ -64,7 +77,13 @@ def token_mix_lif(
     v = _native.empty_step(s, strides, dtype) if return_state else _native.nothing(s, dtype)
     bits = _native.empty_bits(s) if pack else _native.nothing(s, torch.int32)
     _run(
-        s, weight, out, _native.neuron(threshold, decay, reset, False, "dspike", 1.0), v_init,
-        v if return_state else None, strides, bits if pack else None,
+        s,
+        weight,
+        out,
+        _native.neuron(threshold, decay, reset, False, "dspike", 1.0),
+        v_init,
+        v if return_state else None,
+        strides,
+        bits if pack else None,
     )
     return out, v, bits

@@ -95,7 +95,8 @@ class _TokenMix(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        return _operand_gradients(g, *ctx.saved_tensors, ctx.needs_input_grad[:2])
+        s, weight = ctx.saved_tensors
+        return _operand_gradients(g, s, weight, ctx.needs_input_grad[:2])
 
 
 class _TokenMixLIF(torch.autograd.Function):
@@ -177,6 +178,15 @@ def token_mix_lif(
         )
     assert isinstance(spec.surrogate, Surrogate)
     return _TokenMixLIF.apply(
-        s, weight, v_init, spec.threshold, spec.decay, spec.reset, spec.detach_reset,
-        spec.surrogate.name, spec.surrogate.scale, return_state, pack,
+        s,
+        weight,
+        v_init,
+        spec.threshold,
+        spec.decay,
+        spec.reset,
+        spec.detach_reset,
+        spec.surrogate.name,
+        spec.surrogate.scale,
+        return_state,
+        pack,
     )

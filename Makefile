@@ -1,0 +1,72 @@
+# Everything happens in an environment of the project's own; nothing but Python >= 3.10 and a C++
+# compiler is needed beforehand. Another torch: make TORCH="torch==2.13.0" test
+PYTHON ?= python3
+TORCH  ?= torch
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+
+# What the wheel is built from: a change there builds and installs it anew.
+SOURCES := CMakeLists.txt pyproject.toml README.md LICENSE $(shell find cmake csrc python stmixer_ops \
+             -type f -not -path '*/__pycache__/*' 2>/dev/null)
+
+.PHONY: demo test bench lint sanitize format clean help
+
+help:
+	@echo "make demo      train a small STMixer on digits and run it in the C++ engine"
+	@echo "make test      run the tests against the installed package"
+	@echo "make bench     time the ops and the engine against their peers"
+	@echo "make lint      ruff, clang-format and mypy"
+	@echo "make sanitize  run the C++ under the address and undefined-behaviour sanitizers"
+	@echo "make clean     remove the environment and what was built"
+
+demo: $(STAMPS)/package
+	$(BIN)/stmixer demo $(DEMO)
+
+# The tests run from another folder, so that they see the installed package and not the sources.
+test: $(STAMPS)/package $(STAMPS)/test
+	cd tests && ../$(BIN)/python -m pytest -q $(PYTEST)
+
+bench: $(STAMPS)/package $(STAMPS)/test $(STAMPS)/bench
+	$(BIN)/python -m bench $(BENCH)
+
+lint: $(STAMPS)/lint
+	$(BIN)/pre-commit run --all-files --show-diff-on-failure
+
+format: $(STAMPS)/lint
+	-$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+	$(BIN)/clang-format -i $$(git ls-files '*.h' '*.cpp')
+
+sanitize: $(STAMPS)/package $(STAMPS)/test
+	PYTHON=$(abspath $(BIN)/python) bash tests/sanitize.sh
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(STAMPS)/venv:
+	$(PYTHON) -m venv $(VENV)
+	mkdir -p $(STAMPS)
+	touch $@
+
+$(STAMPS)/torch: $(STAMPS)/venv
+	$(BIN)/pip install --quiet "$(TORCH)"
+	touch $@
+
+$(STAMPS)/package: $(STAMPS)/torch $(SOURCES)
+	$(BIN)/pip install --quiet ".[train]"
+	touch $@
+
+$(STAMPS)/test: $(STAMPS)/package
+	$(BIN)/pip install --quiet ".[test]"
+	touch $@
+
+# SpikingJelly asks for torchaudio and more, which the neurons that are timed here never touch.
+$(STAMPS)/bench: $(STAMPS)/test
+	$(BIN)/pip install --quiet --no-deps "spikingjelly>=2"
+	$(BIN)/pip install --quiet loguru tqdm scipy
+	touch $@
+
+$(STAMPS)/lint: $(STAMPS)/package pyproject.toml
+	$(BIN)/pip install --quiet ".[lint]"
+	touch $@
