@@ -99,9 +99,8 @@ class SpikeLinear(CountedLinear):
     """``nn.Linear`` of spikes ``[..., C]``, 0 or 1: in training it keeps one bit of each."""
 
     def forward(self, s: Tensor, bits: Tensor | None = None) -> Tensor:
-        s = autocast_input(s)
-        y = F.spike_linear(s, autocast_input(self.weight), bits)
-        return y if self.bias is None else y + autocast_input(self.bias)
+        y = F.spike_linear(s, self.weight, bits)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
 class SpikeConv2d(nn.Conv2d):
@@ -116,10 +115,7 @@ class SpikeConv2d(nn.Conv2d):
         kaiming_fan_out_(self.weight, self.out_channels * math.prod(self.kernel_size))
 
     def forward(self, s: Tensor) -> Tensor:
-        s = autocast_input(s)
-        y = F.spike_conv2d(
-            s, autocast_input(self.weight), stride=self.stride[0], padding=int(self.padding[0])
-        )
+        y = F.spike_conv2d(s, self.weight, self.stride[0], int(self.padding[0]))
         return channels_first(channels_last(y).contiguous())
 
     def operations(self, spikes: Tensor) -> int:

@@ -137,7 +137,9 @@ class record:
         )
 
     def _count_macs(self, layer: nn.Module, _: Any, output: Tensor) -> None:
-        # Any kernel over any input: each output is a product with one row of the weight.
+        # Each output is a product with one row of the weight; repeated steps are one.
+        if output.dim() > 2 and output.stride(0) == 0:
+            output = output[0]
         path = self._real_valued[layer]
         weight: Any = layer.weight
         self.macs[path] = self.macs.get(path, 0) + output.numel() * weight[0].numel()

@@ -86,7 +86,7 @@ def surrogate_depths(depth: int) -> list[int]:
     Published for depths 2 to 10: [1], [2,1], [3,2,1], [3,2,1,1], [3,2,1,1,1].
     """
     count = depth // 2
-    return [min(3, count - i) if count - i > 1 else 1 for i in range(count)]
+    return [max(1, min(3, count) - i) for i in range(count)]
 
 
 class SMLLoss(nn.Module):
