@@ -39,8 +39,9 @@ class record:
         neuron_steps: path -> neurons times steps (and images) observed.
         sops: path -> synaptic operations: one per synapse that a spike passes. The fan-out is
             exact: borders and strides of convolutions, max-pooling in between, and for products
-            of spikes the additions that really occur. Paths whose readers are unknown (neurons
-            outside this library's modules) are missing.
+            of spikes the additions that really occur. Paths are missing where nothing known reads
+            the spikes (neurons outside this library's modules), or it is counted elsewhere
+            (those of ``q k^T`` at k).
         dense_macs: path -> multiply-accumulates per image and step of the same layers computed
             densely, zero padding included: the field's convention, in which SOPs are estimated as
             rate times T times this.
