@@ -157,6 +157,18 @@ def test_branches_compose_to_the_block():
     assert torch.equal(m.channel_mlp(image), m.channel_mlp(x).unflatten(3, (3, 3)))
 
 
+def test_hooked_and_replaced_branches_are_called():
+    m, x = block().double().train(), stream()
+    hooked, seen = copy.deepcopy(m), []
+    for branch in (hooked.token_mixer, hooked.channel_mlp):
+        branch.register_forward_hook(lambda m, args, out: seen.append(out.shape))
+    assert_same(m, lambda m, x: m(x), hooked, lambda m, x: m(x), x)
+    assert seen == [x.shape, x.shape]
+    m.eval()
+    m.token_mixer = nn.Identity()
+    torch.testing.assert_close(m(x), 2 * x + m.channel_mlp(2 * x), rtol=1e-12, atol=1e-12)
+
+
 def test_images_any_layout_and_no_state():
     m = block().double().eval()
     x = stream()

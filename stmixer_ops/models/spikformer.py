@@ -14,6 +14,7 @@ from ..nn.layers import (
     SpikeLinear,
     bn_then_lif,
     channels_first,
+    channels_last,
     to_tokens,
     wants_bits,
 )
@@ -93,7 +94,7 @@ class SpikformerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn.run(x)
+        x = x + channels_last(self.attn(channels_first(x)))
         return x + self.mlp(x)
 
 

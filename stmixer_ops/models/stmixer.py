@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from ..nn.block import STMBlock
 from ..nn.embed import IPSPS, SPS
-from ..nn.layers import channels_first, has_hooks, make_head, to_tokens
+from ..nn.layers import channels_first, is_plain, make_head, to_tokens
 from ..nn.sml import SurrogateModule, surrogate_depths
 from .base import SpikingClassifier
 
 
 def _plain(block: nn.Module | None) -> TypeGuard[STMBlock]:
     # A replaced or hooked block must be called, with the stream as anyone's module takes it.
-    return type(block) is STMBlock and not has_hooks(block)
+    return type(block) is STMBlock and is_plain(block, STMBlock) and block.fusable
 
 
 class STMixer(SpikingClassifier):

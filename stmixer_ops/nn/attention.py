@@ -97,15 +97,13 @@ class SSA(nn.Module):
         s, _, _ = bn_then_lif(bn, lif, y)
         return s.unflatten(-1, (self.num_heads, -1)).transpose(2, 3)
 
-    def run(self, x: Tensor) -> Tensor:
-        """:meth:`forward` with channels innermost: ``[T, B, N, C]`` to the same."""
-        y = self.currents((x, None))
-        if self.stage == "mixer":
-            return batch_norm(self.proj_bn, y)
-        return bn_then_lif(self.proj_bn, self.proj_lif, y)[0]
-
     def forward(self, x: Tensor) -> Tensor:
-        return from_tokens(self.run(to_tokens(x, self.dim)), x.shape)
+        y = self.currents((to_tokens(x, self.dim), None))
+        if self.stage == "mixer":
+            y = batch_norm(self.proj_bn, y)
+        else:
+            y, _, _ = bn_then_lif(self.proj_bn, self.proj_lif, y)
+        return from_tokens(y, x.shape)
 
     def input_synapses(self, source: LIF) -> Iterator[Synapse]:
         """The projections of ``source``, whose spikes are (part of) the input."""

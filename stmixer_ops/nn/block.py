@@ -17,6 +17,7 @@ from .layers import (
     check_heads,
     fire,
     from_tokens,
+    is_plain,
     mix_then_lif,
     to_tokens,
     wants_bits,
@@ -160,9 +161,19 @@ class STMBlock(nn.Module):
         self.token_mixer = TokenMixer(dim, num_tokens, num_heads, mixer=mixer, **lif)
         self.channel_mlp = ChannelMLP(dim, mlp_ratio, **lif)
 
+    @property
+    def fusable(self) -> bool:
+        """Whether :meth:`run` may stand in for calling the two branches."""
+        return is_plain(self.token_mixer, TokenMixer) and is_plain(self.channel_mlp, ChannelMLP)
+
     def forward(self, x: Tensor) -> Tensor:
-        y, _ = self.run(to_tokens(x, self.dim, self.num_tokens))
-        return from_tokens(y, x.shape)
+        tokens = to_tokens(x, self.dim, self.num_tokens)
+        if self.fusable:
+            y, _ = self.run(tokens)
+            return from_tokens(y, x.shape)
+        y = from_tokens(tokens, x.shape)
+        y = y + self.token_mixer(y)
+        return y + self.channel_mlp(y)
 
     def run(
         self, x: Tensor, spikes: Spikes | None = None, next_lif: nn.Module | None = None

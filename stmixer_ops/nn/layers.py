@@ -200,14 +200,17 @@ def has_hooks(module: nn.Module) -> bool:
     )
 
 
-def _plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
-    # Subclasses (SyncBatchNorm, users' own) and hooked children mean what their call means.
+def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Whether ``module`` is exactly one of ``kinds``, so that its call may be fused away.
+
+    Subclasses (SyncBatchNorm, users' own), replacements and hooked modules must be called.
+    """
     return type(module) in kinds and not has_hooks(module)
 
 
 def batch_norm(bn: nn.Module, y: Tensor) -> Tensor:
     """``bn`` over ``y [T, B, ..., C]``, same shape, by calling the module."""
-    if y.dim() == 4 and _plain(bn, nn.BatchNorm1d):
+    if y.dim() == 4 and is_plain(bn, nn.BatchNorm1d):
         return bn(y.flatten(0, 2)).view(y.shape)
     z = bn(y.flatten(0, 1).movedim(-1, 1))
     return z.movedim(1, -1).unflatten(0, y.shape[:2])
@@ -215,7 +218,7 @@ def batch_norm(bn: nn.Module, y: Tensor) -> Tensor:
 
 def fire(lif: nn.Module, x: Tensor, *, pack: bool = False) -> Spikes:
     """Spikes of ``lif`` for currents ``x [T, B, ..., C]``."""
-    if not (pack and isinstance(lif, LIF) and _plain(lif, LIF) and lif.input_scale == 1):
+    if not (pack and isinstance(lif, LIF) and is_plain(lif, LIF) and lif.input_scale == 1):
         return channels_last(lif(channels_first(x))), None
     s, bits = F.lif(x, pack=True, **lif.options())
     lif.observe(channels_first(s))
@@ -242,8 +245,8 @@ def bn_then_lif(
     if (
         isinstance(bn, _BatchNorm)
         and isinstance(lif, LIF)
-        and _plain(bn, nn.BatchNorm1d, nn.BatchNorm2d)
-        and _plain(lif, LIF)
+        and is_plain(bn, nn.BatchNorm1d, nn.BatchNorm2d)
+        and is_plain(lif, LIF)
         and (lif.input_scale == 1 or (residual is None and bn.affine))
     ):
         return _bn_lif(bn, lif, y, residual, pack)
@@ -295,7 +298,7 @@ def _momentum(bn: _BatchNorm) -> float:
 def mix_then_lif(stm: nn.Module, lif: nn.Module, s: Tensor) -> Tensor:
     """Token mixing of ``s [T, B, N, C]`` into neurons; the currents stay inside the op."""
     if not (
-        isinstance(stm, STM) and isinstance(lif, LIF) and _plain(stm, STM) and _plain(lif, LIF)
+        isinstance(stm, STM) and isinstance(lif, LIF) and is_plain(stm, STM) and is_plain(lif, LIF)
     ):
         return channels_last(lif(stm(channels_first(s))))
     weight = autocast_input(stm.weight)
