@@ -1,6 +1,8 @@
 """STMixer and Spikformer: published sizes, inputs, outputs, and what timm's tools expect."""
 
 import copy
+import io
+import warnings
 
 import pytest
 import torch
@@ -210,6 +212,23 @@ def test_compiles_without_a_graph_break(make):
     y2.sum().backward()
     for (key, p), p2 in zip(model.named_parameters(), compiled.parameters(), strict=True):
         torch.testing.assert_close(p.grad, p2.grad, rtol=1e-9, atol=1e-12, msg=key)
+
+
+@BOTH
+def test_exports_to_plain_onnx(make):
+    """The reference backend is plain operations; a peer runtime gives the same logits."""
+    onnx = pytest.importorskip("onnx")
+    evaluator = pytest.importorskip("onnx.reference")
+    model, file = make().eval(), io.BytesIO()
+    with so.use_backend("reference"), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecation notes
+        torch.onnx.export(model, (images(),), file, dynamo=False)
+        expected = model(images())
+    graph = onnx.load_from_string(file.getvalue())
+    assert {node.domain for node in graph.graph.node} == {""}
+    run = evaluator.ReferenceEvaluator(graph).run
+    (logits,) = run(None, {graph.graph.input[0].name: images().numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-5, atol=1e-6)
 
 
 @BOTH

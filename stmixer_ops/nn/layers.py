@@ -22,12 +22,13 @@ Spikes = tuple[Tensor, Tensor | None]
 
 def channels_last(x: Tensor) -> Tensor:
     """``[T, B, C, ...]`` to ``[T, B, ..., C]`` (a view)."""
-    return x.movedim(2, -1)
+    # permute: torch.onnx.export mistranslates movedim where it does not know the rank.
+    return x.permute(0, 1, *range(3, x.dim()), 2)
 
 
 def channels_first(x: Tensor) -> Tensor:
     """``[T, B, ..., C]`` to ``[T, B, C, ...]`` (a view)."""
-    return x.movedim(-1, 2)
+    return x.permute(0, 1, x.dim() - 1, *range(2, x.dim() - 1))
 
 
 def check_floating(x: Tensor) -> None:
