@@ -25,7 +25,7 @@ function(stmixer_add_kernels target)
     add_library(${target}_${isa} OBJECT ${ARGN})
     target_include_directories(${target}_${isa} PRIVATE csrc/include csrc)
     # -O3 after CMake's own level; math without errno and traps lets loops vectorise without
-    # changing any value.
+    # changing any value; no exceptions, whose handlers would bring a weak symbol along.
     target_compile_options(${target}_${isa} PRIVATE
       -O3 -fno-math-errno -fno-trapping-math -fno-exceptions ${flags_${isa}})
     target_compile_definitions(${target}_${isa} PRIVATE STMIXER_ISA=${isa})

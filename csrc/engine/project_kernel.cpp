@@ -78,7 +78,7 @@ struct Cursor {
 };
 
 template <int kUnits>
-void gather_tile(const GatherTask& task) noexcept {
+void gather_tile(const GatherTask& task) {
   constexpr int kVectors = kUnits * kUnitVectors;
   constexpr int64_t kWidth = kUnits * kUnit;
   const Geometry g = task.geometry;
@@ -122,7 +122,7 @@ void gather_tile(const GatherTask& task) noexcept {
 }
 
 template <int kUnits>
-void dense_tile(const DenseTask& task) noexcept {
+void dense_tile(const DenseTask& task) {
   constexpr int kVectors = kUnits * kUnitVectors;
   constexpr int64_t kWidth = kUnits * kUnit;
   const Geometry g = task.geometry;
@@ -148,7 +148,7 @@ void dense_tile(const DenseTask& task) noexcept {
 }
 
 template <template <int> class Tile, class Task>
-void by_units(const Task& task) noexcept {
+void by_units(const Task& task) {
   switch (task.units) {
     case 1:
       return Tile<1>::run(task);
@@ -173,12 +173,12 @@ void by_units(const Task& task) noexcept {
 
 template <int kUnits>
 struct GatherTile {
-  static void run(const GatherTask& task) noexcept { gather_tile<kUnits>(task); }
+  static void run(const GatherTask& task) { gather_tile<kUnits>(task); }
 };
 
 template <int kUnits>
 struct DenseTile {
-  static void run(const DenseTask& task) noexcept { dense_tile<kUnits>(task); }
+  static void run(const DenseTask& task) { dense_tile<kUnits>(task); }
 };
 
 void gather(const GatherTask& task) noexcept { by_units<GatherTile>(task); }

@@ -1,0 +1,189 @@
+"""Hand-made graphs, and the engine's meaning spelt out in NumPy float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from stmixer_ops.engine import Engine, Graph, RunResult
+
+TOLERANCE = 1e-4  # nearer to the threshold than this, float32 may round a spike away
+
+
+def weights(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Random weights whose sums over typical spikes are about as large as a threshold."""
+    fan_in = int(np.prod(shape[1:])) if len(shape) != 3 else shape[2]
+    return rng.normal(0, 2 / np.sqrt(fan_in), shape).astype(np.float32)
+
+
+def conv2d(x: np.ndarray, w: np.ndarray, stride: int, padding: int) -> np.ndarray:
+    """``x [R, C, H, W]``, ``w [O, C, kh, kw]``, tap by tap."""
+    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    kh, kw = w.shape[2:]
+    height = (x.shape[2] - kh) // stride + 1
+    width = (x.shape[3] - kw) // stride + 1
+    y = np.zeros((x.shape[0], w.shape[0], height, width))
+    for i in range(kh):
+        for j in range(kw):
+            seen = x[:, :, i : i + stride * height : stride, j : j + stride * width : stride]
+            y += np.einsum("oc,rchw->rohw", w[:, :, i, j], seen)
+    return y
+
+
+class Oracle:
+    """Recomputes every population from what the engine says its sources did.
+
+    ``membranes()`` yields (name, v - threshold, spikes), each ``[T, B, C, N]``; a membrane is reset
+    by the recorded spikes, so an allowed difference does not spread.
+    """
+
+    def __init__(self, graph: Graph, x: np.ndarray, spikes: dict[str, np.ndarray]) -> None:
+        if x.ndim == 4:
+            x = np.broadcast_to(x, (graph.steps, *x.shape))
+        elif graph.batch_first:
+            x = x.swapaxes(0, 1)
+        self.graph = graph
+        self.steps, self.batch = x.shape[:2]
+        self.currents = {c["name"]: c for c in graph.currents}
+        self.shapes = {n["name"]: n["shape"] for n in [*graph.populations, *graph.currents]}
+        self.emitted = {name: self.flat(s) for name, s in spikes.items()}
+        for population in graph.populations:
+            if population["kind"] == "input":
+                self.emitted[population["name"]] = self.flat(x)
+        self.sums: dict[str, np.ndarray] = {}
+
+    def flat(self, values: np.ndarray) -> np.ndarray:
+        return np.asarray(values, np.float64).reshape(self.steps, self.batch, values.shape[2], -1)
+
+    def current(self, name: str) -> np.ndarray:
+        """``[T, B, C, N]``, or ``[1, B, C, 1]`` for what comes after a mean."""
+        if name not in self.sums:
+            c = self.currents[name]
+            terms = [self.current(other) for other in c["currents"]]
+            terms += [self.projected(p, c["shape"]) for p in c["projections"]]
+            total = np.sum(np.broadcast_arrays(*terms), axis=0)
+            if c["bias"] is not None:
+                total = total + self.graph.tensors[c["bias"]].astype(np.float64)[:, None]
+            self.sums[name] = total
+        return self.sums[name]
+
+    def projected(self, p: dict, shape: list[int]) -> np.ndarray:
+        """The projection's channels of its current, zeros elsewhere."""
+        source = self.emitted.get(p["source"])
+        if source is None:
+            source = self.current(p["source"])
+        y = self.weighted(p, source)
+        whole = np.zeros((*y.shape[:2], shape[0], y.shape[3]))
+        whole[:, :, p["channel_offset"] : p["channel_offset"] + y.shape[2]] = y
+        return whole
+
+    def weighted(self, p: dict, x: np.ndarray) -> np.ndarray:
+        if p["kind"] == "mean":
+            return x.mean((0, 3), keepdims=True)
+        w = self.graph.tensors[p["weight"]].astype(np.float64)
+        if p["kind"] == "linear":
+            return np.einsum("oc,tbcn->tbon", w, x)
+        if p["kind"] == "token_mix":
+            heads = x.reshape(*x.shape[:2], len(w), -1, x.shape[3])
+            y = np.einsum("hmn,tbhcn->tbhcm", w, heads)
+            return y.reshape(*x.shape[:3], -1)
+        image = x.reshape(-1, *self.shapes[p["source"]])
+        y = conv2d(image, w, p["stride"], p["padding"])
+        return y.reshape(*x.shape[:2], *y.shape[1:2], -1)
+
+    def membranes(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        for p in self.graph.populations:
+            if p["kind"] != "lif":
+                continue
+            x, fired = self.current(p["current"]), self.emitted[p["name"]]
+            v, u = np.full(x.shape[1:], p["v_init"]), np.empty_like(x)
+            for t in range(self.steps):
+                v = p["decay"] * v + p["input_scale"] * x[t]
+                u[t] = v - p["threshold"]
+                v = v - p["threshold"] * fired[t] if p["soft_reset"] else v * (1 - fired[t])
+            yield p["name"], u, fired
+
+    def logits(self) -> np.ndarray:
+        readout = next(p for p in self.graph.populations if p["kind"] == "readout")
+        return self.current(readout["current"])[0, :, :, 0]
+
+
+def check_locally(graph: Graph, x: np.ndarray, result: RunResult) -> None:
+    """Every population agrees with float64 from its own sources' recorded spikes."""
+    oracle = Oracle(graph, x, {k: np.asarray(v) for k, v in result.spikes.items()})
+    checked = 0
+    for name, u, fired in oracle.membranes():
+        decided = np.abs(u) >= TOLERANCE
+        wrong = ((u >= 0) != (fired > 0)) & decided
+        assert not wrong.any(), f"{name}: {wrong.sum()} of {wrong.size} spikes"
+        assert decided.mean() > 0.99, f"{name}: nearly everything is undecided"
+        checked += 1
+    assert checked == len(result.spikes) > 0
+    np.testing.assert_allclose(np.asarray(result.logits), oracle.logits(), rtol=1e-4, atol=1e-5)
+
+
+def run_checked(graph: Graph, x: np.ndarray, num_threads: int = 2) -> RunResult:
+    result = Engine(graph, num_threads).run(x, record=True)
+    check_locally(graph, x, result)
+    return result
+
+
+def patch_graph(
+    *,
+    image: tuple[int, int, int] = (3, 8, 6),
+    channels: tuple[int, int] = (20, 37),
+    kernel: int = 3,
+    stride: int = 2,
+    padding: int = 1,
+    heads: int = 1,
+    steps: int = 1,
+    classes: int = 5,
+    seed: int = 0,
+    **lif: float | bool,
+) -> Graph:
+    """A small network with each kind of node: convolutions, concatenation, token mixing, a residual
+    stream that several populations read, mean and head."""
+    rng = np.random.default_rng(seed)
+    a, b = channels
+    protect = 5
+    g = Graph(steps=steps)
+    _, height, width = image
+    x = g.add_input("input", image)
+    first = g.projection("conv0", "conv", x, weights(rng, a, image[0], 3, 3), padding=1)
+    g.add_current("c0", (a, height, width), [first], bias=rng.normal(0, 0.3, a))
+    s = g.add_lif("lif0", "c0", (a, height, width), **lif)
+    h, w = ((n + 2 * padding - kernel) // stride + 1 for n in (height, width))
+    spiking = g.projection(
+        "conv1", "conv", s, weights(rng, b - protect, a, kernel, kernel),
+        stride=stride, padding=padding, channel_offset=protect,
+    )  # fmt: skip
+    kh, kw = height - h + 1, width - w + 1
+    direct = g.projection("protect", "conv", x, weights(rng, protect, image[0], kh, kw))
+    g.add_current("stream0", (b, h, w), [direct, spiking], bias=rng.normal(0, 0.3, b))
+    n = h * w
+    s = g.add_lif("mix.lif1", "stream0", (b, n), **lif)
+    mixed = g.projection("mix.stm", "token_mix", s, weights(rng, heads, n, n))
+    g.add_current("mix.current", (b, n), [mixed])
+    s2 = g.add_lif("mix.lif2", "mix.current", (b, n), **lif)
+    out = g.projection("mix.fc", "linear", s2, weights(rng, b, b))
+    g.add_current("stream1", (b, n), [out], ["stream0"], rng.normal(0, 0.3, b))
+    s3 = g.add_lif("late.lif1", "stream1", (b, n), **lif)
+    s4 = g.add_lif("late.lif2", "stream1", (b, n), threshold=0.5, decay=0.25)
+    both = [
+        g.projection("late.fc1", "linear", s3, weights(rng, b, b)),
+        g.projection("late.fc2", "linear", s4, weights(rng, b, b)),
+    ]
+    g.add_current("stream2", (b, n), both, ["stream1", "stream0"])
+    g.add_current("mean", (b, 1, 1), [g.projection("pool", "mean", "stream2")])
+    head = g.projection("head", "linear", "mean", weights(rng, classes, b))
+    g.add_current("head", (classes, 1, 1), [head], bias=rng.normal(0, 0.3, classes))
+    g.add_readout("logits", "head", classes)
+    return g
+
+
+def images(graph: Graph, batch: int, steps: int | None = None, seed: int = 1) -> np.ndarray:
+    """Random input: images, or sequences of ``steps`` steps."""
+    shape = next(p["shape"] for p in graph.populations if p["kind"] == "input")
+    lead = (batch,) if steps is None else (steps, batch)
+    return np.random.default_rng(seed).normal(0, 1, (*lead, *shape)).astype(np.float32)

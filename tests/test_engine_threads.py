@@ -1,0 +1,151 @@
+"""Many callers, forks, sleeping workers, and a hot path without allocation."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engine_cases import images, patch_graph
+
+from stmixer_ops.engine import Engine
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_callers_from_many_threads_get_their_own_results() -> None:
+    graph = patch_graph(steps=2, image=(3, 12, 12), channels=(32, 64))
+    engine = Engine(graph, 2)
+    inputs = [images(graph, 1 + i % 3, seed=i) for i in range(8)]
+    expected = [Engine(graph, 1).run(x, record=True) for x in inputs]
+    barrier = threading.Barrier(8)
+
+    def call(i: int) -> None:
+        barrier.wait()
+        for _ in range(20):
+            np.testing.assert_array_equal(engine(inputs[i]), expected[i].logits)
+            result = engine.run(inputs[i], record=True)
+            for name, spikes in expected[i].spikes.items():
+                np.testing.assert_array_equal(result.spikes[name], spikes)
+            assert list(result.stats) == list(expected[i].stats)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(call, range(8)))
+
+
+def test_the_gil_is_free_during_a_run() -> None:
+    graph = patch_graph(image=(3, 64, 64), channels=(64, 64), steps=8)
+    engine, x = Engine(graph, 1), images(graph, 4)
+    engine(x)
+    running, ticks = threading.Event(), 0
+    running.set()
+
+    def call() -> None:
+        for _ in range(3):
+            engine(x)
+        running.clear()
+
+    caller = threading.Thread(target=call)
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1000)  # nobody is made to hand the GIL over
+    try:
+        caller.start()
+        while running.is_set():
+            ticks += 1
+            time.sleep(0)
+        caller.join()
+    finally:
+        sys.setswitchinterval(switch)
+    assert ticks > 10
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_forked_children_compute_too() -> None:
+    graph = patch_graph(steps=2)
+    engine, x = Engine(graph, 3), images(graph, 2)
+    expected = engine(x)
+    busy, stop = threading.Event(), threading.Event()
+
+    def keep_busy() -> None:
+        while not stop.is_set():
+            engine(x)
+            busy.set()
+
+    caller = threading.Thread(target=keep_busy)  # so that a fork meets locks that are held
+    caller.start()
+    try:
+        busy.wait()
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                same = all((engine(x) == expected).all() for _ in range(3))
+                again = Engine(graph, 2)(x)
+                del engine
+                os._exit(0 if same and (again == expected).all() else 1)
+            _, status = os.waitpid(child, 0)
+            assert os.waitstatus_to_exitcode(status) == 0
+            np.testing.assert_array_equal(engine(x), expected)
+    finally:
+        stop.set()
+        caller.join()
+
+
+def test_idle_engines_use_no_processor_time() -> None:
+    graph = patch_graph()
+    engines = [Engine(graph, 4) for _ in range(3)]
+    for engine in engines:
+        engine(images(graph, 4))
+    time.sleep(0.05)
+    before = time.process_time()
+    time.sleep(0.3)
+    assert time.process_time() - before < 0.05, "workers must sleep, not spin"
+
+
+def test_workers_end_with_their_engine() -> None:
+    tasks = Path("/proc/self/task")
+    if not tasks.is_dir():
+        pytest.skip("threads cannot be counted here")
+    graph = patch_graph()
+    x = images(graph, 2)
+    before = len(list(tasks.iterdir()))
+    engine = Engine(graph, 3)
+    engine(x)
+    assert len(list(tasks.iterdir())) == before + 2
+    del engine
+    assert len(list(tasks.iterdir())) == before
+
+
+@pytest.mark.skipif(
+    not (ROOT / "csrc" / "engine").is_dir() or not sys.platform.startswith("linux"),
+    reason="needs the sources and glibc",
+)
+def test_the_hot_path_allocates_nothing(tmp_path: Path) -> None:
+    """A C++ program counts calls of malloc during runs after the first."""
+    compiler = os.environ.get("CXX", "c++")
+    flags = ["-std=c++17", "-O1", "-DSTMIXER_ISA=scalar", "-Icsrc", "-Icsrc/include"]
+    sources = [*sorted((ROOT / "csrc/engine").glob("*.cpp")), ROOT / "csrc/common/cpu_features.cpp"]
+    sources.append(ROOT / "tests" / "engine_allocations.cpp")
+
+    def compile_one(source: Path) -> Path:
+        target = tmp_path / f"{source.stem}.o"
+        command = [compiler, *flags, "-c", str(source), "-o", str(target)]
+        subprocess.run(command, cwd=ROOT, check=True)
+        return target
+
+    try:
+        subprocess.run([compiler, "--version"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip(f"no C++ compiler {compiler}")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = [str(o) for o in pool.map(compile_one, sources)]
+    program = tmp_path / "engine_allocations"
+    subprocess.run([compiler, *objects, "-o", str(program), "-pthread", "-ldl"], check=True)
+    output = subprocess.run([program], check=True, capture_output=True, text=True).stdout
+    assert output.split() == ["first", "some", "later", "0"], output
