@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..data import ImageSet, MemoryImages
 from ..nn import record
 from ..nn.record import AC_PICOJOULE, MAC_PICOJOULE
 
@@ -54,3 +55,10 @@ def measure(model: nn.Module, images: Tensor, batch_size: int = 64) -> Cost:
     ]
     rate = sum(counter.counts.values()) / sum(counter.neuron_steps.values())
     return Cost(rows, rate)
+
+
+def first_images(images: ImageSet, count: int) -> Tensor:
+    """The first ``count`` images, uint8 ``[B, C, H, W]``."""
+    if isinstance(images, MemoryImages):
+        return images.images[:count]
+    return torch.stack([images[i][0] for i in range(min(count, len(images)))])

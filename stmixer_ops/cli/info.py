@@ -9,13 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..data import ImageSet, MemoryImages
 from ..models import create_model
 from ..models.base import SpikingClassifier
 from ..train.augment import normalise
 from ..train.checkpoint import Checkpoint, load_checkpoint
 from ._arguments import add_data, add_threads, load_data, positive, set_threads
-from ._measure import Cost, measure
+from ._measure import Cost, first_images, measure
 from ._table import energy, format_table, quantity
 
 
@@ -67,13 +66,6 @@ def _images(saved: Checkpoint, args: argparse.Namespace) -> tuple[Tensor, str]:
     data = load_data(saved, args.data, args.root)
     images = first_images(data.test, args.images)
     return normalise(images, mean, std), f"{len(images)} test images of {data.name}"
-
-
-def first_images(images: ImageSet, count: int) -> Tensor:
-    """The first ``count`` images, uint8 ``[B, C, H, W]``."""
-    if isinstance(images, MemoryImages):
-        return images.images[:count]
-    return torch.stack([images[i][0] for i in range(min(count, len(images)))])
 
 
 def _calibrate(model: nn.Module, images: Tensor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -55,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done. 1: done, and something did not hold (``demo``). 2: a mistake of the user's or an
     unreadable file, said in one line. 130: interrupted.
     """
+    # OpenMP threads that spin while they wait make every process on a busy machine many times
+    # slower; sleeping costs an idle one little. Read once, when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = list(sys.argv[1:] if argv is None else argv)
     names = {name for name, _, _ in COMMANDS}
     try:

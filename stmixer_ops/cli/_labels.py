@@ -1,0 +1,40 @@
+"""What an image has to become before an engine can read it, and what its classes are called.
+
+An engine file is a network and nothing else; this JSON file lies beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def labels_path(engine: Path) -> Path:
+    """``m.stmx`` to ``m.labels.json``."""
+    return engine.with_suffix(".labels.json")
+
+
+def write_labels(engine: Path, data: Mapping[str, Any]) -> None:
+    """``data``: the section of this name in a checkpoint."""
+    path = labels_path(engine)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(dict(data), indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def read_labels(engine: Path) -> dict[str, Any]:
+    """What :func:`write_labels` wrote."""
+    path = labels_path(engine)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected beside {engine} (stmixer compile writes both)")
+    try:
+        content = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    expected = ("classes", "mean", "std", "img_size")
+    if not isinstance(content, dict) or any(key not in content for key in expected):
+        raise ValueError(f"{path}: expected {', '.join(expected)}")
+    return content

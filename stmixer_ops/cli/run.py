@@ -1,0 +1,47 @@
+"""``stmixer run``: classify image files with an engine file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.images import fit, open_image, to_tensor
+from ..engine import Engine
+from ..train.augment import normalise
+from ._arguments import positive
+from ._labels import read_labels
+from ._table import quantity
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=run)
+    parser.add_argument("engine", help="file of stmixer compile (.stmx)")
+    parser.add_argument("images", nargs="+", help="image files")
+    parser.add_argument("--top", type=positive, default=3, help="classes to print (default 3)")
+    parser.add_argument("--threads", type=positive, help="CPU threads")
+
+
+def run(args: argparse.Namespace) -> int:
+    path = Path(args.engine)
+    engine = Engine.load(path, num_threads=args.threads)
+    labels = read_labels(path)
+    for name in args.images:
+        result = engine.run(_read(Path(name), labels))
+        share = torch.as_tensor(result.logits)[0].softmax(0)
+        best = share.topk(min(args.top, len(share)))
+        answer = ", ".join(
+            f"{labels['classes'][i]} {100 * p:.1f} %"
+            for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        )
+        print(f"{name}: {answer} ({quantity(result.stats.spikes)} spikes)")
+    return 0
+
+
+def _read(path: Path, labels: dict[str, Any]) -> torch.Tensor:
+    """The image as the network takes it, float32 ``[1, C, H, W]``."""
+    image = fit(open_image(path, len(labels["mean"])), labels["img_size"])
+    mean, std = torch.tensor(labels["mean"]), torch.tensor(labels["std"])
+    return normalise(to_tensor(image)[None], mean, std)
