@@ -80,7 +80,7 @@ def latency(
     after ``calls`` of each, or with the turn in which the ``seconds`` are over.
     """
     timed: tuple[tuple[Callable[[Tensor], object], list[float]], ...] = ((model, []), (engine, []))
-    turn = 10
+    turn = min(10, calls)
     end = time.perf_counter() + seconds
     for _ in range(-(-calls // turn)):
         if timed[1][1] and time.perf_counter() > end:

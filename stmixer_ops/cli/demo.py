@@ -252,7 +252,7 @@ def _draw(
     floor = min(90.0, min(accuracy) - 2)
     bars = [
         Bars(
-            f"test accuracy (axis from {floor:.0f} %)",
+            f"accuracy (axis from {floor:.0f} %)",
             dict(zip(["linear", *names], accuracy, strict=True)),
             [f"{a:.1f} %" for a in accuracy],
             floor=floor,
@@ -261,7 +261,7 @@ def _draw(
         chart("synaptic operations", columns["sops"], [quantity(v) for v in columns["sops"]]),
         chart("energy per image", columns["energy"], [energy(v) for v in columns["energy"]]),
         Bars(
-            "ms per image, batch 1 (log axis)",
+            "latency in ms (log axis)",
             times,
             [f"{v:.2f}" for v in times.values()],
             logarithmic=True,
