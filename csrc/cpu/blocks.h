@@ -8,12 +8,9 @@ namespace {
 // Neurons per block where nothing but a few rows is kept: the rows of one block stay in L1.
 constexpr int kForwardBlock = 512;
 
-// Neurons per block where a row is kept for every step: the block's rows fit in half an L2.
-inline int history_block(int64_t steps, int64_t element_size) {
-  int64_t block = (int64_t{192} << 10) / (steps * element_size) / 64 * 64;
-  if (block < 64) block = 64;
-  return static_cast<int>(block < kForwardBlock ? block : kForwardBlock);
-}
+// Neurons per block where a row is kept for every step. Short, because the T rows of a block often
+// lie a multiple of 4 KiB apart and then share cache sets.
+constexpr int kHistoryBlock = 64;
 
 // A block of about `base` neurons that starts at channel 0 wherever that can be had, so that
 // per-channel rows are laid out once. Blocks stay multiples of 32, so that words of bits do too.

@@ -35,7 +35,7 @@ int64_t forward_blocks(int64_t neurons, const ChannelLayout& layout) {
 }  // namespace
 
 int64_t bn_lif_scratch_bytes(int64_t steps, Dtype dtype) {
-  return steps * history_block(steps, state_size(dtype)) * state_size(dtype);
+  return steps * kHistoryBlock * state_size(dtype);
 }
 
 void bn_statistics(const BnStatistics& p, int threads) {
@@ -57,7 +57,7 @@ void bn_lif_backward(const BnLifBackward& p, int threads) {
   const auto& kernels = STMIXER_TABLE(bn_lif_kernels);
   const int64_t scratch = bn_lif_scratch_bytes(p.steps, p.dtype);
   const int block =
-      channel_block(history_block(p.steps, state_size(p.dtype)), p.layout.channels, p.layout.inner);
+      channel_block(kHistoryBlock, p.layout.channels, p.layout.inner);
   sum_channels(
       ceil_div(p.neurons, block), p.layout.channels, useful_threads(p.steps * p.neurons, threads),
       p.sums, [&](int64_t begin, int64_t end, int thread, double* sums) {

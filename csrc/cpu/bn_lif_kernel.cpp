@@ -9,13 +9,14 @@ namespace {
 // consecutive channels, else it is one channel's neighbours.
 template <class F>
 void for_each_run(const ChannelLayout& layout, int64_t m, int n, const F& f) {
+  int64_t channel = m / layout.inner % layout.channels;
+  int64_t room = layout.inner == 1 ? layout.channels - channel : layout.inner - m % layout.inner;
   for (int i = 0; i < n;) {
-    const int64_t channel = ((m + i) / layout.inner) % layout.channels;
-    const int64_t room =
-        layout.inner == 1 ? layout.channels - channel : layout.inner - (m + i) % layout.inner;
     const int length = static_cast<int>(room < n - i ? room : n - i);
     f(i, length, channel);
     i += length;
+    channel = layout.inner == 1 || channel + 1 == layout.channels ? 0 : channel + 1;
+    room = layout.inner == 1 ? layout.channels : layout.inner;
   }
 }
 
@@ -23,11 +24,22 @@ template <class R>
 void spread_row(const ChannelLayout& layout, int64_t m, int n, const void* channels, R* row) {
   const R* values = static_cast<const R*>(channels);
   for_each_run(layout, m, n, [&](int at, int length, int64_t channel) {
-    if (layout.inner == 1)
-      for (int i = 0; i < length; ++i) row[at + i] = values[channel + i];
-    else
-      for (int i = 0; i < length; ++i) row[at + i] = values[channel];
+    if (layout.inner == 1) return copy_row(values + channel, row + at, length);
+    const R value = values[channel];
+    for (int i = 0; i < length; ++i) row[at + i] = value;
   });
+}
+
+// Sum of a row in eight interleaved parts, which vectorises and shortens the chain of additions.
+template <class R>
+double sum_row(const R* row, int n) {
+  double parts[8] = {};
+  int i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (int k = 0; k < 8; ++k) parts[k] += row[i + k];
+  for (int k = 0; i < n; ++i, ++k) parts[k] += row[i];
+  return ((parts[0] + parts[1]) + (parts[2] + parts[3])) +
+         ((parts[4] + parts[5]) + (parts[6] + parts[7]));
 }
 
 // Adds a row of per-neuron sums to per-channel sums.
@@ -37,9 +49,7 @@ void gather_sums(const ChannelLayout& layout, int64_t m, int n, const R* row, do
     if (layout.inner == 1) {
       for (int i = 0; i < length; ++i) sums[channel + i] += row[at + i];
     } else {
-      double sum = 0;
-      for (int i = 0; i < length; ++i) sum += row[at + i];
-      sums[channel] += sum;
+      sums[channel] += sum_row(row + at, length);
     }
   });
 }
@@ -76,6 +86,35 @@ void affine_row(const R* __restrict x, const R* __restrict scale, const R* __res
 }
 
 template <class R>
+void moments_row(const R* __restrict x, const R* __restrict pivot, R* __restrict first,
+                 R* __restrict second, int n) {
+  for (int i = 0; i < n; ++i) {
+    const R centred = x[i] - pivot[i];
+    first[i] += centred;
+    second[i] += centred * centred;
+  }
+}
+
+// Sums of g and of its product with the normalised x.
+template <class R>
+void project_row(const R* __restrict g, const R* __restrict x, const R* __restrict mean,
+                 const R* __restrict invstd, R* __restrict first, R* __restrict second, int n) {
+  for (int i = 0; i < n; ++i) {
+    first[i] += g[i];
+    second[i] += g[i] * ((x[i] - mean[i]) * invstd[i]);
+  }
+}
+
+// g and gx may be the same row: each value is read before it is written.
+template <class R>
+void input_gradient_row(const R* g, const R* __restrict x, const R* __restrict scale,
+                        const R* __restrict mean, const R* __restrict slope,
+                        const R* __restrict offset, R* gx, int n) {
+  for (int i = 0; i < n; ++i)
+    gx[i] = scale[i] * g[i] - (x[i] - mean[i]) * slope[i] - offset[i];
+}
+
+template <class R>
 void add_row(R* __restrict row, const R* __restrict other, int n) {
   for (int i = 0; i < n; ++i) row[i] += other[i];
 }
@@ -93,11 +132,7 @@ void statistics_blocks(const BnStatistics& p, int64_t begin, int64_t end, double
     fill_row<R>(second, nullptr, n);
     for (int64_t t = 0; t < p.steps; ++t) {
       const R* x = read_row(static_cast<const In*>(p.x) + t * p.x_step + m, x_row, n);
-      for (int i = 0; i < n; ++i) {
-        const R centred = x[i] - pivot[i];
-        first[i] += centred;
-        second[i] += centred * centred;
-      }
+      moments_row(x, pivot, first, second, n);
     }
     gather_sums(p.layout, m, n, first, sums);
     gather_sums(p.layout, m, n, second, sums + p.layout.channels);
@@ -145,11 +180,10 @@ void backward_blocks(const BnLifBackward& p, int64_t begin, int64_t end, R* hist
   const RowNeuron<R> neuron(p.neuron);
   const void* const channels[] = {p.scale, p.shift, p.mean, p.invstd};
   ChannelRows<R, 4> rows(p.layout, channels);
-  R v[kForwardBlock], x_row[kForwardBlock], sum_row[kForwardBlock], slope[kForwardBlock],
-      gs_row[kForwardBlock], gsum_row[kForwardBlock], g_row[kForwardBlock], first[kForwardBlock],
-      second[kForwardBlock];
-  const int pitch = history_block(p.steps, sizeof(R));
-  const int block = channel_block(pitch, p.layout.channels, p.layout.inner);
+  R v[kHistoryBlock], x_row[kHistoryBlock], sum_row[kHistoryBlock], slope[kHistoryBlock],
+      gs_row[kHistoryBlock], gsum_row[kHistoryBlock], g_row[kHistoryBlock], first[kHistoryBlock],
+      second[kHistoryBlock];
+  const int block = channel_block(kHistoryBlock, p.layout.channels, p.layout.inner);
   for_each_block(begin, end, block, p.neurons, [&](int64_t m, int n) {
     rows.move_to(m, n);
     const R* v_init = static_cast<const R*>(p.v_init);
@@ -163,7 +197,7 @@ void backward_blocks(const BnLifBackward& p, int64_t begin, int64_t end, R* hist
         affine_row(x, rows[0], rows[1], sum_row, n);
         integrated = sum_row;
       }
-      neuron.charge(v, integrated, history + t * pitch, n);
+      neuron.charge(v, integrated, history + t * kHistoryBlock, n);
     }
     R* gv = v;
     const R* gv_last = static_cast<const R*>(p.gv);
@@ -175,19 +209,16 @@ void backward_blocks(const BnLifBackward& p, int64_t begin, int64_t end, R* hist
     const R* invstd = rows[3];
     for (int64_t t = p.steps - 1; t >= 0; --t) {
       const int64_t at = t * p.neurons + m;
-      const R* h = history + t * pitch;
+      const R* h = history + t * kHistoryBlock;
       const In* gs = p.gs ? static_cast<const In*>(p.gs) + at : nullptr;
       In* out = static_cast<In*>(p.g) + at;
-      R* g = result_row(out, g_row);
+      R* g = g_row;
       neuron.slope(h, slope, n);
       neuron.gradient(h, slope, gs ? read_row(gs, gs_row, n) : gs_row, gv, g, n);
       if (p.gsum) add_row(g, read_row(static_cast<const In*>(p.gsum) + at, gsum_row, n), n);
       const R* x = read_row(static_cast<const In*>(p.x) + t * p.x_step + m, x_row, n);
-      for (int i = 0; i < n; ++i) {
-        first[i] += g[i];
-        second[i] += g[i] * ((x[i] - mean[i]) * invstd[i]);
-      }
-      finish_row(g, out, n);
+      project_row(g, x, mean, invstd, first, second, n);
+      write_row(g, out, n);
     }
     if (p.gv_init) copy_row(gv, static_cast<R*>(p.gv_init) + m, n);
     gather_sums(p.layout, m, n, first, sums);

@@ -10,7 +10,7 @@ int64_t state_size(Dtype dtype) { return dtype == Dtype::f64 ? 8 : 4; }
 }  // namespace
 
 int64_t lif_scratch_bytes(int64_t steps, Dtype dtype) {
-  return steps * history_block(steps, state_size(dtype)) * state_size(dtype);
+  return steps * kHistoryBlock * state_size(dtype);
 }
 
 void lif_forward(const LifForward& p, int threads) {
@@ -22,8 +22,7 @@ void lif_forward(const LifForward& p, int threads) {
 void lif_backward(const LifBackward& p, int threads) {
   const auto& kernels = STMIXER_TABLE(lif_kernels);
   const int64_t scratch = lif_scratch_bytes(p.steps, p.dtype);
-  const int64_t block = history_block(p.steps, state_size(p.dtype));
-  parallel_ranges(ceil_div(p.neurons, block), useful_threads(p.steps * p.neurons, threads),
+  parallel_ranges(ceil_div(p.neurons, kHistoryBlock), useful_threads(p.steps * p.neurons, threads),
                   [&](int64_t begin, int64_t end, int thread) {
                     kernels.backward(p, begin, end,
                                      static_cast<char*>(p.scratch) + thread * scratch);

@@ -22,23 +22,23 @@ void forward_block(const LifForward& p, const RowNeuron<R>& neuron, int64_t m, i
 }
 
 template <class In, class R>
-void backward_block(const LifBackward& p, const RowNeuron<R>& neuron, int64_t m, int n, R* history,
-                    int64_t pitch) {
-  R v[kForwardBlock], x_row[kForwardBlock], slope[kForwardBlock], gs_row[kForwardBlock],
-      gx_row[kForwardBlock];
+void backward_block(const LifBackward& p, const RowNeuron<R>& neuron, int64_t m, int n,
+                    R* history) {
+  R v[kHistoryBlock], x_row[kHistoryBlock], slope[kHistoryBlock], gs_row[kHistoryBlock],
+      gx_row[kHistoryBlock];
   const R* v_init = static_cast<const R*>(p.v_init);
   fill_row(v, v_init ? v_init + m : nullptr, n);
   for (int64_t t = 0; t < p.steps; ++t) {
     const In* x = static_cast<const In*>(p.x) + t * p.x_step + m;
     prefetch_row(x + n, n);
-    neuron.charge(v, read_row(x, x_row, n), history + t * pitch, n);
+    neuron.charge(v, read_row(x, x_row, n), history + t * kHistoryBlock, n);
   }
   R* gv = v;
   const R* gv_last = static_cast<const R*>(p.gv);
   fill_row(gv, gv_last ? gv_last + m : nullptr, n);
   if (!p.gs) fill_row<R>(gs_row, nullptr, n);
   for (int64_t t = p.steps - 1; t >= 0; --t) {
-    const R* h = history + t * pitch;
+    const R* h = history + t * kHistoryBlock;
     const In* gs = p.gs ? static_cast<const In*>(p.gs) + t * p.neurons + m : nullptr;
     In* out = static_cast<In*>(p.gx) + t * p.neurons + m;
     R* gx = result_row(out, gx_row);
@@ -64,9 +64,8 @@ void backward(const LifBackward& p, int64_t begin, int64_t end, void* scratch) n
   with_types(p.dtype, [&](auto* in, auto* state) {
     using R = Pointee<decltype(state)>;
     const RowNeuron<R> neuron(p.neuron);
-    const int64_t block = history_block(p.steps, sizeof(R));
-    for_each_block(begin, end, block, p.neurons, [&](int64_t m, int n) {
-      backward_block<Pointee<decltype(in)>, R>(p, neuron, m, n, static_cast<R*>(scratch), block);
+    for_each_block(begin, end, kHistoryBlock, p.neurons, [&](int64_t m, int n) {
+      backward_block<Pointee<decltype(in)>, R>(p, neuron, m, n, static_cast<R*>(scratch));
     });
   });
 }

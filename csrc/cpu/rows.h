@@ -105,13 +105,19 @@ inline void finish_row(const R* buffer, Out* row, int n) {
   for (int i = 0; i < n; ++i) narrow(buffer[i], row[i]);
 }
 
+// A finished row, copied or converted into a tensor.
+template <class R, class Out>
+inline void write_row(const R* __restrict row, Out* __restrict out, int n) {
+  for (int i = 0; i < n; ++i) narrow(row[i], out[i]);
+}
+
 template <class R>
 inline void fill_row(R* row, const R* from, int n) {
   for (int i = 0; i < n; ++i) row[i] = from ? from[i] : R(0);
 }
 
 template <class R>
-inline void copy_row(const R* from, R* to, int n) {
+inline void copy_row(const R* __restrict from, R* __restrict to, int n) {
   for (int i = 0; i < n; ++i) to[i] = from[i];
 }
 

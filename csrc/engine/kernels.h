@@ -51,6 +51,7 @@ struct GatherTask {
   const uint16_t* keys;    // first list row of the image at the first time step
   const uint32_t* starts;
   const float* weights;    // [blocks][kernel_h][kernel_w * block_channels][units * kUnit]
+  const float* next;       // weights that this thread will probably want after these
   float* sums;             // [pixels][steps][units * kUnit]
   int64_t step_rows;       // list rows from one time step to the next
   Geometry geometry;

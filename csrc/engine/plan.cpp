@@ -34,6 +34,7 @@ class Planner {
         plan_population(node.index);
       }
     }
+    link_steps();
     return std::move(plan_);
   }
 
@@ -245,6 +246,17 @@ class Planner {
     if (fires >= 0) target.neurons = new_neurons(fires, by_channel);
     step.target = std::move(target);
     add_step(p.name, std::move(step));
+  }
+
+  // Steps stay where they are from here on: a vector that is moved keeps its elements.
+  void link_steps() {
+    const ProjectStep* following = nullptr;
+    for (auto step = plan_.steps.rbegin(); step != plan_.steps.rend(); ++step) {
+      auto* project = std::get_if<ProjectStep>(&step->work);
+      if (project == nullptr || project->kind != ProjectStep::Kind::gather) continue;
+      project->following = following;
+      following = project;
+    }
   }
 
   const CheckedGraph& graph_;

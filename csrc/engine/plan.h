@@ -100,6 +100,7 @@ struct ProjectStep {
   int64_t group_weights = 0;         // floats
   std::vector<Tile> tiles;
   Memory weights;
+  const ProjectStep* following = nullptr;  // the next step that gathers
   Target target;
 
   int64_t macs() const {

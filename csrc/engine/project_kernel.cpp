@@ -89,7 +89,9 @@ void gather_tile(const GatherTask& task) {
   for (int block = 0; block < task.blocks; ++block) {
     for (int ky = 0; ky < g.kernel_h; ++ky, weights += chunk) {
       const bool first = block == 0 && ky == 0;
-      Prefetcher prefetcher(weights + chunk, chunk * 4, int64_t{task.pixels} * task.steps);
+      const bool last = block + 1 == task.blocks && ky + 1 == g.kernel_h;
+      Prefetcher prefetcher(last ? task.next : weights + chunk, chunk * 4,
+                            int64_t{task.pixels} * task.steps);
       float* sums = task.sums;
       Cursor cursor(g, task.first_pixel);
       for (int p = 0; p < task.pixels; ++p, cursor.next()) {
@@ -111,8 +113,8 @@ void gather_tile(const GatherTask& task) {
             const int64_t list = (t * task.step_rows + y) * task.blocks + block;
             const uint32_t* starts = task.starts + list * list_starts;
             const uint16_t* key = task.keys + list * list_keys + starts[begin];
-            const uint16_t* last = task.keys + list * list_keys + starts[end];
-            for (; key != last; ++key) sum.add(weights + (*key - shift) * kWidth);
+            const uint16_t* stop = task.keys + list * list_keys + starts[end];
+            for (; key != stop; ++key) sum.add(weights + (*key - shift) * kWidth);
           }
           sum.write(sums);
         }

@@ -147,6 +147,7 @@ void Runner::project_task(const ProjectStep& step, int index, int pixels_per_tas
     case ProjectStep::Kind::gather: {
       GatherTask task = gather_task(step, image);
       task.weights = weights;
+      task.next = weights_after(step, index, blocks);
       task.sums = sums;
       task.first_pixel = pixel;
       task.pixels = pixels;
@@ -186,6 +187,21 @@ void Runner::project_task(const ProjectStep& step, int index, int pixels_per_tas
   if (finish.store != nullptr) finish.store += first;
   if (finish.bits != nullptr) finish.bits += first / 8;
   project_kernels_.finish(finish);
+}
+
+// Threads take tasks in turn, so this one probably gets the task `threads` further on, or at the end
+// of a step one of the first of the next.
+const float* Runner::weights_after(const ProjectStep& step, int index, int blocks) const {
+  const int next = index + threads();
+  const int tile = next / (images_ * blocks);
+  if (tile < static_cast<int>(step.tiles.size())) {
+    const int group = next % blocks / (blocks / step.groups);
+    return step.weights.as<float>() + group * step.group_weights + step.tiles[tile].weights;
+  }
+  if (step.following == nullptr) return step.weights.as<float>();
+  const ProjectStep& following = *step.following;
+  const size_t first = std::min<size_t>(next % threads(), following.tiles.size() - 1);
+  return following.weights.as<float>() + following.tiles[first].weights;
 }
 
 GatherTask Runner::gather_task(const ProjectStep& step, int image) const {

@@ -33,6 +33,7 @@ class Runner {
 
   void record(const Step& step, const Recording& recording, const ActivityCounter* counter) const;
   void project_task(const ProjectStep& step, int task, int pixels_per_task, int blocks, int thread);
+  const float* weights_after(const ProjectStep& step, int index, int blocks) const;
   GatherTask gather_task(const ProjectStep& step, int image) const;
   DenseTask dense_task(const ProjectStep& step, int image) const;
   FinishTask finish_task(const Target& target, int image, int pixel, int pixels) const;

@@ -50,7 +50,11 @@ def check_conv(s: Tensor, weight: Tensor, stride: int, padding: int, bits: Tenso
 
 
 class _SpikeLinear(torch.autograd.Function):
-    """A dense product whose left operand is kept as bits."""
+    """A dense product whose left operand is kept as bits.
+
+    Autocast reaches the product in forward; backward casts the weight again rather than keep the
+    narrow copy.
+    """
 
     @staticmethod
     def forward(ctx: Any, s: Tensor, weight: Tensor, bits: Tensor | None) -> Tensor:
@@ -58,17 +62,18 @@ class _SpikeLinear(torch.autograd.Function):
         if needs_weight and bits is None:
             bits = torch.ops.stmixer.pack_rows(s)
         ctx.save_for_backward(bits if needs_weight else None, weight)
+        ctx.dtype = s.dtype
         return F.linear(s, weight)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         bits, weight = ctx.saved_tensors
-        gs = g @ weight if ctx.needs_input_grad[0] else None
-        gweight = None
-        if bits is not None:
-            s = torch.ops.stmixer.unpack_rows(bits, weight.shape[1], g.dtype)
-            gweight = g.flatten(0, -2).t() @ s.flatten(0, -2)
-        return gs, gweight, None
+        gs = (g @ weight.to(g.dtype)).to(ctx.dtype) if ctx.needs_input_grad[0] else None
+        if bits is None:
+            return gs, None, None
+        s = torch.ops.stmixer.unpack_rows(bits, weight.shape[1], g.dtype)
+        gweight = g.flatten(0, -2).t() @ s.flatten(0, -2)
+        return gs, gweight.to(weight.dtype), None
 
 
 class _SpikeConv2d(torch.autograd.Function):
@@ -94,37 +99,19 @@ class _SpikeConv2d(torch.autograd.Function):
         if bits is None:
             s = g.new_empty(1).expand(ctx.shape)  # only its shape is read
         else:
-            s = torch.ops.stmixer.unpack_rows(bits, ctx.length, ctx.dtype)
+            s = torch.ops.stmixer.unpack_rows(bits, ctx.length, g.dtype)
             s = s.movedim(-1, 1) if ctx.channels_inner else s
         stride, padding = ctx.geometry
         gs, gweight, _ = torch.ops.aten.convolution_backward(
-            g,
-            s,
-            weight,
-            None,
-            [stride] * 2,
-            [padding] * 2,
-            [1, 1],
-            False,
-            [0, 0],
-            1,
+            g, s, weight.to(g.dtype), None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1,
             [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False],
-        )
-        return gs, gweight, None, None, None
-
-
-def _autocast(s: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Operands as autocast would hand them to ``F.linear``; it does not reach custom functions."""
-    kind = s.device.type
-    if torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
-        s, weight = s.to(dtype), weight.to(dtype)
-    return s, weight
+        )  # fmt: skip
+        gs = None if gs is None else gs.to(ctx.dtype)
+        return gs, None if gweight is None else gweight.to(weight.dtype), None, None, None
 
 
 def spike_linear(s: Tensor, weight: Tensor, bits: Tensor | None, backend: str | None) -> Tensor:
     obstacles = {"cpu": _native.obstacle(s, weight, bits), "reference": None}
-    s, weight = _autocast(s, weight)
     if choose("spike_linear", backend, obstacles) == "reference":
         return reference.spike_linear(s, weight)
     return _SpikeLinear.apply(s, weight, bits)
@@ -134,7 +121,6 @@ def spike_conv2d(
     s: Tensor, weight: Tensor, stride: int, padding: int, bits: Tensor | None, backend: str | None
 ) -> Tensor:
     obstacles = {"cpu": _native.obstacle(s, weight, bits), "reference": None}
-    s, weight = _autocast(s, weight)
     if choose("spike_conv2d", backend, obstacles) == "reference":
         return reference.spike_conv2d(s, weight, stride, padding)
     y = _SpikeConv2d.apply(

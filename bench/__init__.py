@@ -1,0 +1,1 @@
+"""Benchmarks: every speed is a ratio against a peer in the same run (``make bench``)."""

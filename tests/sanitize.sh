@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Builds the C++ with the address and undefined-behaviour sanitizers into a folder of its own and
+# runs the tests that reach it. Needs g++ and an environment with the test requirements (PYTHON).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+target=$PWD/build/sanitize
+rm -rf "$target"
+"$python" -m pip install --quiet --no-deps --target "$target" . \
+  --config-settings=cmake.define.STMIXER_SANITIZE=ON \
+  --config-settings=build-dir="$PWD/build/sanitize-objects"
+cd tests
+# Leaks are not looked for: the interpreter itself holds memory to the end.
+export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
+export PYTHONPATH=$target LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)"
+exec "$python" -m pytest -q test_ops_lif.py test_ops_bn_lif.py test_ops_token_mix.py \
+  test_ops_linear_pack.py test_engine_*.py "$@"
