@@ -10,10 +10,10 @@ import sys
 from functools import lru_cache
 
 import pytest
-import stmixer_ops as so
 import torch
 from torch import nn
 
+import stmixer_ops as so
 from bench.cases import calibrated_model, random_images
 
 MODEL = "stmixer_4_384_16"

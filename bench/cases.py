@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import stmixer_ops as so
 import torch
 from torch import Tensor, nn
+
+import stmixer_ops as so
 
 
 def calibrated_model(name: str, batch: int = 16, **options: object) -> nn.Module:

@@ -91,8 +91,8 @@ Population make_population(const Node& node) {
   using Kind = Population::Kind;
   Population p;
   p.name = node.text("name");
-  p.kind = kind_of<Kind>(
-      node, {{"input", Kind::input}, {"lif", Kind::lif}, {"readout", Kind::readout}});
+  p.kind =
+      kind_of<Kind>(node, {{"input", Kind::input}, {"lif", Kind::lif}, {"readout", Kind::readout}});
   p.shape = node.shape();
   if (p.kind != Kind::input) p.current = node.text("current");
   if (p.kind != Kind::lif) return p;
@@ -168,8 +168,8 @@ class BoundEngine {
   // The same, written down: per LIF population the address of its uint8 spikes (or no addresses at
   // all). Returns (spikes, synops) per population and seconds per step of the plan.
   std::pair<std::vector<std::pair<int64_t, int64_t>>, std::vector<double>> record(
-      Address input, int steps, int batch, bool sequence, int64_t step_stride,
-      int64_t image_stride, Address logits, const std::vector<Address>& spikes) const {
+      Address input, int steps, int batch, bool sequence, int64_t step_stride, int64_t image_stride,
+      Address logits, const std::vector<Address>& spikes) const {
     if (!spikes.empty() && spikes.size() != populations_)
       throw std::invalid_argument("record: one address per LIF population, or none");
     std::vector<engine::Activity> activity(populations_);
@@ -211,8 +211,7 @@ void bind_engine(py::module_& m) {
       .def_property_readonly("isa", [](const BoundEngine& e) { return e.engine().isa(); })
       .def_property_readonly("classes", [](const BoundEngine& e) { return e.engine().classes(); })
       .def("layers", &BoundEngine::layers)
-      .def_property_readonly("steps",
-                             [](const BoundEngine& e) { return e.engine().step_names(); });
+      .def_property_readonly("steps", [](const BoundEngine& e) { return e.engine().step_names(); });
 }
 
 }  // namespace stmixer

@@ -91,9 +91,10 @@ Graph make_graph() {
   const Projection out = projection("out", Kind::linear, "lif2", {24, 24});
   const Projection mean = projection("pool", Kind::mean, "c3", {});
   const Projection head = projection("head.fc", Kind::linear, "mean", {10, 24});
-  g.currents = {{"c0", {20, 8, 8}, {first}, {}, ramp(20)}, {"c1", {24, 4, 4}, {second}, {}, {}},
-                {"c2", {24, 1, 16}, {mix}, {}, {}},         {"c3", {24, 1, 16}, {out}, {"c1"}, {}},
-                {"mean", {24, 1, 1}, {mean}, {}, {}},       {"head", {10, 1, 1}, {head}, {}, ramp(10)}};
+  g.currents = {
+      {"c0", {20, 8, 8}, {first}, {}, ramp(20)}, {"c1", {24, 4, 4}, {second}, {}, {}},
+      {"c2", {24, 1, 16}, {mix}, {}, {}},        {"c3", {24, 1, 16}, {out}, {"c1"}, {}},
+      {"mean", {24, 1, 1}, {mean}, {}, {}},      {"head", {10, 1, 1}, {head}, {}, ramp(10)}};
   return g;
 }
 

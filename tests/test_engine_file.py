@@ -79,7 +79,7 @@ def test_saving_is_atomic(
 
 def test_truncated_files(saved: Path) -> None:
     content = saved.read_bytes()
-    for size in [*range(0, 64), *range(64, len(content), 97)]:
+    for size in [*range(64), *range(64, len(content), 97)]:
         saved.write_bytes(content[:size])
         with pytest.raises(ValueError, match=r"m\.stmx is not a usable engine file: "):
             Engine.load(saved)
@@ -93,7 +93,11 @@ def test_flipped_bits_are_noticed(graph: Graph, saved: Path) -> None:
     reference = Engine(graph)(images(graph, 1))
     rng = np.random.default_rng(0)
     header = 8 + int.from_bytes(content[:8], "little")
-    places = [*range(0, 16), *rng.integers(0, header, 250), *rng.integers(header, len(content), 150)]
+    places = [
+        *range(16),
+        *rng.integers(0, header, 250),
+        *rng.integers(header, len(content), 150),
+    ]
     harmless = 0
     for place in places:
         damaged = bytearray(content)
@@ -158,7 +162,7 @@ HOSTILE = {
     "lies at bytes": lambda t, g: t["conv1.weight"].update(shape=[HUGE, HUGE]),
     "expected": lambda t, g: t["conv1.weight"].update(data_offsets=[0, HUGE]),
     "no valid shape": lambda t, g: t["conv1.weight"].update(shape=[-3, 4]),
-    "no valid shape and": lambda t, g: t["conv1.weight"].update(data_offsets=[0]),
+    "no valid data_offsets": lambda t, g: t["conv1.weight"].update(data_offsets=[0]),
     "dtype F32": lambda t, g: t["conv1.weight"].update(dtype="F64"),
     "of dtype": lambda t, g: t.update({"conv1.weight": None}),
     "weight must be": lambda t, g: t["head.weight"]["shape"].reverse(),

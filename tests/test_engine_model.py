@@ -1,4 +1,4 @@
-"""Models through the engine: what is exported, that it computes what PyTorch does, what is refused."""
+"""Models through the engine: it computes what PyTorch does, or refuses by name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MODELS = {
 
 
 def make_model(name: str = "small", **options) -> so.STMixer:
-    """A random model whose batch norms hold the statistics of random input: rates are about 0.16."""
+    """A random model whose batch norms hold statistics of random input: rates about 0.16."""
     options = {"img_size": 16, **MODELS[name], **options}
     model = so.STMixer(**options).train()
     for module in model.modules():
@@ -193,7 +193,7 @@ REFUSED = {
     "another norm": (_replace("blocks.0.channel_mlp.bn1", nn.LayerNorm(128)),
                      r"blocks\.0\.channel_mlp\.bn1 \(LayerNorm\)"),
     "another block": (_replace("blocks.1", nn.Identity()), r"blocks\.1 \(Identity\)"),
-    "an addition": (_replace("blocks.1.dropout", nn.Dropout(0.1)), r"blocks\.1\.dropout \(Dropout\)"),
+    "an addition": (_replace("blocks.1.drop", nn.Dropout(0.1)), r"blocks\.1\.drop \(Dropout\)"),
     "batch statistics": (
         _replace("blocks.0.channel_mlp.bn1", nn.BatchNorm1d(128, track_running_stats=False)),
         r"blocks\.0\.channel_mlp\.bn1 \(BatchNorm1d\) without running statistics"),
@@ -219,7 +219,8 @@ def test_what_cannot_be_expressed_is_refused_by_path(what: str) -> None:
          r"blocks\.0\.token_mixer\.ssa \(SSA\)"),
         (lambda: so.STMixer(16, embed_dim=32, num_heads=4, depth=1, patch_embed="sps"),
          r"patch_embed \(SPS\)"),
-        (lambda: so.Spikformer(16, embed_dim=32, num_heads=4, depth=1), r"the model \(Spikformer\)"),
+        (lambda: so.Spikformer(16, embed_dim=32, num_heads=4, depth=1),
+         r"the model \(Spikformer\)"),
         (lambda: nn.Sequential(so.LIF()), r"the model \(Sequential\)"),
     ],
 )  # fmt: skip

@@ -38,7 +38,13 @@ def test_objects_export_one_table_each(isa: str, tmp_path: Path) -> None:
     machine = subprocess.run([compiler, "-dumpmachine"], capture_output=True, text=True).stdout
     if isa != "scalar" and not machine.startswith("x86_64"):
         pytest.skip(f"{machine.strip()} has no {isa}")
-    options = ["-std=c++17", "-Icsrc", "-Icsrc/include", "-ffp-contract=off", f"-DSTMIXER_ISA={isa}"]
+    options = [
+        "-std=c++17",
+        "-Icsrc",
+        "-Icsrc/include",
+        "-ffp-contract=off",
+        f"-DSTMIXER_ISA={isa}",
+    ]
     for source in KERNELS:
         target = tmp_path / f"{source.stem}.o"
         command = [compiler, *options, *flags(isa), "-c", str(source), "-o", str(target)]

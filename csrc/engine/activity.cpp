@@ -40,8 +40,8 @@ void for_each_spike(const Neurons& n, const uint8_t* bits, const Visit& visit) {
 void unpack_spikes(const Neurons& n, const uint8_t* bits, uint8_t* spikes) {
   for (int row = 0; row < n.rows; ++row, bits += n.row_bytes) {
     for (int column = 0; column < n.columns; ++column) {
-      const int64_t at = n.by_channel ? int64_t{row} * n.columns + column
-                                      : int64_t{column} * n.rows + row;
+      const int64_t at =
+          n.by_channel ? int64_t{row} * n.columns + column : int64_t{column} * n.rows + row;
       spikes[at] = bits[column / 8] >> (column % 8) & 1;
     }
   }

@@ -11,8 +11,8 @@ namespace stmixer::engine {
 // Spikes of one image at one step, [C][N] bytes of 0 or 1.
 void unpack_spikes(const Neurons& neurons, const uint8_t* bits, uint8_t* spikes);
 
-// Counts spikes and the synaptic operations they cause: a spike at pixel p makes fan_out(p) of them,
-// which near the border of a convolution is less than in the middle.
+// Counts spikes and the synaptic operations they cause: a spike at pixel p makes fan_out(p) of
+// them, which near the border of a convolution is less than in the middle.
 class ActivityCounter {
  public:
   ActivityCounter(const Plan& plan, const CheckedGraph& graph);

@@ -28,7 +28,8 @@ void count_forks() {
 // What belongs to the process rather than to the graph.
 struct Runtime {
   Runtime(int threads, unsigned generation)
-      : generation(generation), pool(threads),
+      : generation(generation),
+        pool(threads),
         workspaces(std::max(2, static_cast<int>(std::thread::hardware_concurrency()))) {}
 
   const unsigned generation;
@@ -55,7 +56,9 @@ class PoolLease {
 
 struct Engine::State {
   State(const Graph& graph, int threads)
-      : threads(threads), isa(current_isa()), lists(list_kernels(isa)),
+      : threads(threads),
+        isa(current_isa()),
+        lists(list_kernels(isa)),
         project(project_kernels(isa)) {
     const CheckedGraph checked = check_graph(graph);
     plan = make_plan(checked, project.max_units);
@@ -133,7 +136,8 @@ std::vector<Layer> Engine::layers(int steps, bool sequence) const {
   for (const Step& step : plan.steps) {
     const auto* project = std::get_if<ProjectStep>(&step.work);
     if (project != nullptr && project->kind == ProjectStep::Kind::dense)
-      layers.push_back({step.name, 0, project->macs() * (varies(plan, *project, sequence) ? steps : 1)});
+      layers.push_back(
+          {step.name, 0, project->macs() * (varies(plan, *project, sequence) ? steps : 1)});
     const int fired = fired_by(step);
     if (fired < 0) continue;
     const Neurons& n = plan.neurons[fired];

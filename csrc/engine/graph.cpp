@@ -93,8 +93,8 @@ int check_projection(const Projection& p, const Shape& in, const Shape& out) {
         fail(p.name, "weight must be [heads, tokens, tokens], got " + text(p.weight_shape));
       const int heads = p.weight_shape[0];
       if (heads < 1 || in.channels % heads != 0)
-        fail(p.name, std::to_string(heads) + " heads do not divide " +
-                         std::to_string(in.channels) + " channels");
+        fail(p.name, std::to_string(heads) + " heads do not divide " + std::to_string(in.channels) +
+                         " channels");
       check_weight(p, {heads, out.pixels(), in.pixels()});
       return in.channels;
     }
@@ -154,8 +154,8 @@ class Checker {
     for (const std::string& name : c.currents) {
       const Shape& other = checked_.shape(resolve_current(c.name, name));
       if (other.channels != c.shape.channels || other.pixels() != c.shape.pixels())
-        fail(c.name, "adds '" + name + "' of another shape, " + text(other) + " to " +
-                         text(c.shape));
+        fail(c.name,
+             "adds '" + name + "' of another shape, " + text(other) + " to " + text(c.shape));
     }
     for (const Projection& p : c.projections) {
       const NodeRef& source = resolve(p.name, p.source);

@@ -38,8 +38,8 @@ struct TransposeTask {
   int32_t in_rows, first_column_byte, column_bytes;
 };
 
-// How outputs look at inputs: a convolution, or anything narrower. Where each position is on its own
-// the width is 1 and the height counts positions.
+// How outputs look at inputs: a convolution, or anything narrower. Where each position is on its
+// own the width is 1 and the height counts positions.
 struct Geometry {
   int32_t in_height = 1, in_width = 1, out_width = 1;
   int32_t kernel_h = 1, kernel_w = 1, stride = 1, padding = 0;
@@ -48,12 +48,12 @@ struct Geometry {
 // Sums of the weight rows that the listed spikes select, for `pixels` output pixels of one image,
 // all time steps and one tile of channels.
 struct GatherTask {
-  const uint16_t* keys;    // first list row of the image at the first time step
+  const uint16_t* keys;  // first list row of the image at the first time step
   const uint32_t* starts;
-  const float* weights;    // [blocks][kernel_h][kernel_w * block_channels][units * kUnit]
-  const float* next;       // weights that this thread will probably want after these
-  float* sums;             // [pixels][steps][units * kUnit]
-  int64_t step_rows;       // list rows from one time step to the next
+  const float* weights;  // [blocks][kernel_h][kernel_w * block_channels][units * kUnit]
+  const float* next;     // weights that this thread will probably want after these
+  float* sums;           // [pixels][steps][units * kUnit]
+  int64_t step_rows;     // list rows from one time step to the next
   Geometry geometry;
   int32_t blocks, block_channels;
   int32_t first_pixel, pixels, steps, units;

@@ -27,31 +27,37 @@ constexpr ByteTable make_byte_table() {
 
 alignas(64) constexpr ByteTable kBytes = make_byte_table();
 
+// Appends key + position for each bit that is set; returns the new length.
+inline uint32_t append(uint16_t* keys, uint32_t n, uint8_t byte, uint16_t key) {
+  Keys8 positions;
+  __builtin_memcpy(&positions, kBytes.position[byte], sizeof positions);
+  positions += key;
+  __builtin_memcpy(keys + n, &positions, sizeof positions);
+  return n + kBytes.count[byte];
+}
+
 void build_lists(const ListTask& task) noexcept {
-  const int block_bytes = task.block_channels / 8;
-  const int pixel_bytes = (task.channels + 7) / 8;
-  for (int row = 0; row < task.rows; ++row) {
-    for (int block = 0; block < task.blocks; ++block) {
-      const int64_t list = static_cast<int64_t>(row) * task.blocks + block;
-      uint16_t* keys = task.keys + list * (task.width * task.block_channels + kListSlack);
-      uint32_t* starts = task.starts + list * (task.width + 1);
+  // A copy that the stores below cannot alias.
+  const ListTask t = task;
+  const int block_bytes = t.block_channels / 8;
+  const int pixel_bytes = (t.channels + 7) / 8;
+  uint16_t* keys = t.keys;
+  uint32_t* starts = t.starts;
+  const uint8_t* row = t.bits;
+  for (int r = 0; r < t.rows; ++r, row += t.width * t.bits_pixel) {
+    for (int block = 0; block < t.blocks; ++block) {
       const int first = block * block_bytes;
-      const int last = first + block_bytes < pixel_bytes ? first + block_bytes : pixel_bytes;
+      const int count = first + block_bytes < pixel_bytes ? block_bytes : pixel_bytes - first;
+      const uint8_t* bits = row + first;
       uint32_t n = 0;
-      for (int x = 0; x < task.width; ++x) {
+      for (int x = 0; x < t.width; ++x, bits += t.bits_pixel) {
         starts[x] = n;
-        const uint8_t* bits =
-            task.bits + (static_cast<int64_t>(row) * task.width + x) * task.bits_pixel;
-        uint16_t key = static_cast<uint16_t>(x * task.block_channels);
-        for (int i = first; i < last; ++i, key += 8) {
-          Keys8 positions;
-          __builtin_memcpy(&positions, kBytes.position[bits[i]], sizeof positions);
-          positions += key;
-          __builtin_memcpy(keys + n, &positions, sizeof positions);
-          n += kBytes.count[bits[i]];
-        }
+        uint16_t key = static_cast<uint16_t>(x * t.block_channels);
+        for (int i = 0; i < count; ++i, key += 8) n = append(keys, n, bits[i], key);
       }
-      starts[task.width] = n;
+      starts[t.width] = n;
+      keys += t.width * t.block_channels + kListSlack;
+      starts += t.width + 1;
     }
   }
 }

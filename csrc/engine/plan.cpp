@@ -161,22 +161,23 @@ class Planner {
   bool per_step(const Current& c) const {
     std::optional<bool> found;
     const auto add = [&](bool term) {
-      if (found.value_or(term) != term) refuse(c.name, "adds a mean over time to what varies in time");
+      if (found.value_or(term) != term)
+        refuse(c.name, "adds a mean over time to what varies in time");
       found = term;
     };
     for (const std::string& name : c.currents)
       add(plan_.values[values_of_[graph_.find(name).index]].per_step);
     for (const Projection& p : c.projections) {
       const NodeRef& source = graph_.find(p.source);
-      add(p.kind != Kind::mean && (source.is(RefKind::population) ||
-                                   plan_.values[values_of_[source.index]].per_step));
+      add(p.kind != Kind::mean &&
+          (source.is(RefKind::population) || plan_.values[values_of_[source.index]].per_step));
     }
     return *found;
   }
 
   static bool covers(const Projection& p, const Current& c) {
-    return p.channel_offset == 0 &&
-           (p.kind == Kind::mean || p.kind == Kind::token_mix || p.weight_shape[0] == c.shape.channels);
+    return p.channel_offset == 0 && (p.kind == Kind::mean || p.kind == Kind::token_mix ||
+                                     p.weight_shape[0] == c.shape.channels);
   }
 
   void plan_current(int index) {
@@ -212,10 +213,10 @@ class Planner {
 
   // Token mixing computes tokens innermost, which only neurons can read.
   bool is_by_channel(const Current& c, const Readers& readers) const {
-    const bool mixes = std::any_of(c.projections.begin(), c.projections.end(), [](const Projection& p) {
-      return p.kind == Kind::token_mix;
-    });
-    if (mixes && (c.projections.size() > 1 || !c.currents.empty() || !c.bias.empty() || readers.others))
+    const bool mixes = std::any_of(c.projections.begin(), c.projections.end(),
+                                   [](const Projection& p) { return p.kind == Kind::token_mix; });
+    if (mixes &&
+        (c.projections.size() > 1 || !c.currents.empty() || !c.bias.empty() || readers.others))
       refuse(c.name, "token mixing can only drive neurons, without bias or other terms");
     return mixes;
   }
@@ -223,8 +224,8 @@ class Planner {
   void plan_projection(const Projection& p, const Current& c, Target target, int fires,
                        bool by_channel) {
     const NodeRef& source = graph_.find(p.source);
-    const bool spikes = source.is(RefKind::population) &&
-                        population(source.index).kind == Population::Kind::lif;
+    const bool spikes =
+        source.is(RefKind::population) && population(source.index).kind == Population::Kind::lif;
     if (p.kind == Kind::mean && !source.is(RefKind::current)) refuse(p.name, "averages no current");
     if (p.kind == Kind::token_mix && !spikes) refuse(p.name, "mixes tokens of no spikes");
 
@@ -261,15 +262,17 @@ class Planner {
 
   const CheckedGraph& graph_;
   const int max_units_;
-  std::vector<Readers> readers_;   // by current
-  std::vector<int> neurons_of_;    // by population
-  std::vector<int> values_of_;     // by current
+  std::vector<Readers> readers_;  // by current
+  std::vector<int> neurons_of_;   // by population
+  std::vector<int> values_of_;    // by current
   Plan plan_;
 };
 
 }  // namespace
 
-Plan make_plan(const CheckedGraph& graph, int max_units) { return Planner(graph, max_units).plan(); }
+Plan make_plan(const CheckedGraph& graph, int max_units) {
+  return Planner(graph, max_units).plan();
+}
 
 int fired_by(const Step& step) {
   if (const auto* project = std::get_if<ProjectStep>(&step.work)) return project->target.neurons;
@@ -300,9 +303,10 @@ Layout lay_out(const Plan& plan, int steps, int images, bool sequence) {
       at = std::max(at, next->end);
     }
     const Placed here{at, at + size, b.died};
-    placed.insert(std::upper_bound(placed.begin(), placed.end(), here,
-                                   [](const Placed& a, const Placed& c) { return a.begin < c.begin; }),
-                  here);
+    placed.insert(
+        std::upper_bound(placed.begin(), placed.end(), here,
+                         [](const Placed& a, const Placed& c) { return a.begin < c.begin; }),
+        here);
     layout.offsets.push_back(at);
     layout.bytes = std::max(layout.bytes, at + size);
   }

@@ -62,7 +62,7 @@ struct Lists {
 // Where finished sums go: bias and an earlier current are added, the result is stored and drives
 // neurons, each only if given.
 struct Target {
-  std::vector<float> bias;  // this projection's channels, or empty
+  std::vector<float> bias;    // this projection's channels, or empty
   int base = -1, store = -1;  // values
   int neurons = -1;
   int channel_offset = 0, channels = 0;

@@ -75,7 +75,9 @@ void Pool::run(int tasks, Call call, const void* context) {
   unfinished_.store(tasks, std::memory_order_relaxed);
   untaken_.store(tasks);  // sequentially consistent with sleepers_: no wake-up is lost
   if (tasks > 1 && sleepers_.load() > 0) {
-    { std::lock_guard<std::mutex> lock(mutex_); }
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+    }
     wake_workers_.notify_all();
   }
   while (take_task(0)) {

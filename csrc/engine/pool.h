@@ -30,9 +30,12 @@ class Pool {
   // when all are done. task must not throw. Only while acquired.
   template <class Task>
   void run(int tasks, const Task& task) {
-    run(tasks, [](const void* context, int index, int thread) {
-      (*static_cast<const Task*>(context))(index, thread);
-    }, &task);
+    run(
+        tasks,
+        [](const void* context, int index, int thread) {
+          (*static_cast<const Task*>(context))(index, thread);
+        },
+        &task);
   }
 
  private:

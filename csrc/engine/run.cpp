@@ -140,8 +140,7 @@ void Runner::project_task(const ProjectStep& step, int index, int pixels_per_tas
 
   FinishTask finish = finish_task(step.target, image, pixel, pixels);
   // A static image is convolved once, its sums serve all time steps.
-  const bool once =
-      step.kind == ProjectStep::Kind::dense && !varies(plan_, step, input_.sequence);
+  const bool once = step.kind == ProjectStep::Kind::dense && !varies(plan_, step, input_.sequence);
   const int sum_steps = once ? 1 : finish.steps;
   switch (step.kind) {
     case ProjectStep::Kind::gather: {
@@ -171,8 +170,8 @@ void Runner::project_task(const ProjectStep& step, int index, int pixels_per_tas
       const Values& v = plan_.values[step.values];
       const int64_t image_floats = int64_t{v.pixels} * v.pixel_stride;
       const float* in = values(step.values) + image * image_floats + tile.first_channel;
-      project_kernels_.mean({in, sums, images_ * image_floats, v.pixel_stride, v.pixels,
-                             steps_of(v), tile.units});
+      project_kernels_.mean(
+          {in, sums, images_ * image_floats, v.pixel_stride, v.pixels, steps_of(v), tile.units});
       break;
     }
   }
@@ -189,8 +188,8 @@ void Runner::project_task(const ProjectStep& step, int index, int pixels_per_tas
   project_kernels_.finish(finish);
 }
 
-// Threads take tasks in turn, so this one probably gets the task `threads` further on, or at the end
-// of a step one of the first of the next.
+// Threads take tasks in turn, so this one probably gets the task `threads` further on, or at the
+// end of a step one of the first of the next.
 const float* Runner::weights_after(const ProjectStep& step, int index, int blocks) const {
   const int next = index + threads();
   const int tile = next / (images_ * blocks);
@@ -220,8 +219,7 @@ GatherTask Runner::gather_task(const ProjectStep& step, int image) const {
 
 DenseTask Runner::dense_task(const ProjectStep& step, int image) const {
   const bool input = step.values < 0;
-  const float* in =
-      input ? workspace_.buffer<float>(plan_.input_buffer) : values(step.values);
+  const float* in = input ? workspace_.buffer<float>(plan_.input_buffer) : values(step.values);
   DenseTask task{};
   task.geometry = step.geometry;
   task.channels = step.in_channels;
@@ -251,7 +249,8 @@ FinishTask Runner::finish_task(const Target& target, int image, int pixel, int p
   if (target.neurons >= 0) {
     const Neurons& n = plan_.neurons[target.neurons];
     task.lif = &n.lif;
-    task.bits = workspace_.buffer<uint8_t>(n.bits) + (int64_t{image} * n.rows + pixel) * n.row_bytes;
+    task.bits =
+        workspace_.buffer<uint8_t>(n.bits) + (int64_t{image} * n.rows + pixel) * n.row_bytes;
     task.bits_pixel = n.row_bytes;
     task.bits_step = int64_t{images_} * n.rows * n.row_bytes;
   }

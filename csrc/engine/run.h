@@ -16,7 +16,10 @@ class Runner {
   // pool: null computes on the calling thread.
   Runner(const Plan& plan, const ListKernels& lists, const ProjectKernels& project,
          const Workspace& workspace, Pool* pool)
-      : plan_(plan), list_kernels_(lists), project_kernels_(project), workspace_(workspace),
+      : plan_(plan),
+        list_kernels_(lists),
+        project_kernels_(project),
+        workspace_(workspace),
         pool_(pool) {}
 
   // Images [first, first + count) of the input, to logits[first]. False if a value of the input is

@@ -31,7 +31,8 @@ class Workspace {
   Memory memory_, scratch_;
 };
 
-// A bounded number of workspaces: one per run in flight, and whoever comes when all are taken waits.
+// A bounded number of workspaces: one per run in flight, and whoever comes when all are taken
+// waits.
 class WorkspacePool {
  public:
   explicit WorkspacePool(int limit) : limit_(limit) { idle_.reserve(limit); }

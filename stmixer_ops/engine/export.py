@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from ..nn.embed import ConvBNLIF
 from ..nn.record import unwrap
 from .graph import Description, Graph
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+_Branch = TokenMixer | ChannelMLP
+
 
 def export(model: nn.Module) -> Graph:
     """The graph of a :class:`~stmixer_ops.STMixer` in eval mode.
@@ -25,13 +28,12 @@ def export(model: nn.Module) -> Graph:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    model = unwrap(model)
-    _require(model, STMixer, "")
+    stmixer = _require(unwrap(model), STMixer, "")
     with torch.no_grad():
-        return _Exporter(model).graph
+        return _Exporter(stmixer).graph
 
 
-def _require(module: nn.Module, kind: type[nn.Module], path: str) -> Any:
+def _require(module: nn.Module | None, kind: type[ModuleT], path: str) -> ModuleT:
     """``module`` itself if it is exactly of this kind: a subclass may compute something else."""
     if type(module) is not kind:
         raise ValueError(
@@ -61,7 +63,7 @@ def _float64(tensor: Tensor, path: str) -> np.ndarray:
     return value
 
 
-def _fold(layer: nn.Module, bn: nn.Module, path: str, bn_path: str) -> tuple[Any, Any]:
+def _fold(layer: Any, bn: Any, path: str, bn_path: str) -> tuple[np.ndarray, np.ndarray]:
     """Weight ``[out, ...]`` and bias of ``layer`` followed by ``bn`` in eval mode, in float64."""
     if not isinstance(bn, nn.modules.batchnorm._BatchNorm):
         raise ValueError(f"the engine cannot express {bn_path} ({type(bn).__name__})")
@@ -96,9 +98,9 @@ class _Exporter:
         self.tokens = (model.embed_dim, model.num_tokens)
         source = self.graph.add_input("input", (model.in_channels, *model.img_size))
         stream = self.patch_embed(model.patch_embed, "patch_embed", source, model.img_size)
-        for i, block in enumerate(model.blocks):
+        for i, module in enumerate(model.blocks):
             path = f"blocks.{i}"
-            _require(block, STMBlock, path)
+            block = _require(module, STMBlock, path)
             _children(block, "token_mixer channel_mlp", path)
             stream = self.token_mixer(block.token_mixer, f"{path}.token_mixer", stream)
             stream = self.channel_mlp(block.channel_mlp, f"{path}.channel_mlp", stream)
@@ -106,9 +108,9 @@ class _Exporter:
 
     # -- neurons and projections -------------------------------------------------------------------
 
-    def lif(self, lif: nn.Module, path: str, current: str, shape: tuple[int, ...]) -> str:
+    def lif(self, module: nn.Module | None, path: str, current: str, shape: tuple[int, ...]) -> str:
         """Neurons; v - v_reset is what the engine calls the membrane."""
-        _require(lif, LIF, path)
+        lif = _require(module, LIF, path)
         return self.graph.add_lif(
             path,
             current,
@@ -120,17 +122,16 @@ class _Exporter:
         )
 
     def conv(
-        self, stage: nn.Module, path: str, source: str, offset: int = 0
+        self, stage: ConvBNLIF, path: str, source: str, offset: int = 0
     ) -> tuple[Description, np.ndarray]:
         """The convolution of a stage with its BN folded in, and the bias that is left."""
-        _require(stage, ConvBNLIF, path)
         _children(stage, "conv bn lif", path)
         conv, conv_path = stage.conv, f"{path}.conv"
         if not isinstance(conv, nn.Conv2d):
             raise ValueError(f"the engine cannot express {conv_path} ({type(conv).__name__})")
-        stride, padding = set(conv.stride), set(conv.padding)
         simple = conv.groups == 1 and set(conv.dilation) == {1} and conv.padding_mode == "zeros"
-        if not simple or len(stride) > 1 or len(padding) > 1 or isinstance(conv.padding, str):
+        uniform = len(set(conv.stride)) == 1 and len(set(conv.padding)) == 1
+        if not simple or not uniform or isinstance(conv.padding, str):
             raise ValueError(
                 f"the engine cannot express {conv_path} ({type(conv).__name__}): it knows zero "
                 "padding and one stride for both axes, no groups and no dilation"
@@ -138,12 +139,12 @@ class _Exporter:
         weight, bias = _fold(conv, stage.bn, conv_path, f"{path}.bn")
         projection = self.graph.projection(
             conv_path, "conv", source, weight,
-            stride=stride.pop(), padding=padding.pop(), channel_offset=offset,
+            stride=conv.stride[0], padding=conv.padding[0], channel_offset=offset,
         )  # fmt: skip
         return projection, bias
 
     def linear(
-        self, layer: nn.Module, bn: nn.Module, path: str, bn_path: str, source: str
+        self, layer: Any, bn: Any, path: str, bn_path: str, source: str
     ) -> tuple[Description, np.ndarray]:
         if not isinstance(layer, nn.Linear):
             raise ValueError(f"the engine cannot express {path} ({type(layer).__name__})")
@@ -152,41 +153,37 @@ class _Exporter:
 
     # -- the rooms of the model --------------------------------------------------------------------
 
-    def patch_embed(
-        self, embed: nn.Module, path: str, image: str, size: tuple[int, int]
-    ) -> str:
-        _require(embed, IPSPS, path)
+    def patch_embed(self, module: nn.Module, path: str, image: str, size: tuple[int, int]) -> str:
+        embed = _require(module, IPSPS, path)
         _children(embed, "main protect", path)
-        source, last = image, len(embed.main) - 1
-        for i, stage in enumerate(embed.main):
-            stage_path = f"{path}.main.{i}"
-            # The protect path's channels come first in the stream.
-            offset = embed.protect.conv.out_channels if i == last else 0
-            projection, bias = self.conv(stage, stage_path, source, offset)
+        protect = _require(embed.protect, ConvBNLIF, f"{path}.protect")
+        paths = [f"{path}.main.{i}" for i in range(len(embed.main))]
+        stages = [_require(m, ConvBNLIF, p) for m, p in zip(embed.main, paths, strict=True)]
+        source = image
+        for stage, stage_path in zip(stages[:-1], paths[:-1], strict=True):
+            projection, bias = self.conv(stage, stage_path, source)
             size = _output_size(size, stage.conv)
-            if i == last:
-                break
             shape = (stage.conv.out_channels, *size)
-            current = self.graph.add_current(
-                f"{stage_path}.bn", shape, [projection], bias=bias
-            )
+            current = self.graph.add_current(f"{stage_path}.bn", shape, [projection], bias=bias)
             source = self.lif(stage.lif, f"{stage_path}.lif", current, shape)
-        protect, protect_bias = self.conv(embed.protect, f"{path}.protect", image)
-        for name, stage in (("protect", embed.protect), (f"main.{last}", embed.main[last])):
+        # The stream: the protect path's channels first, then the main path's; no neurons.
+        direct, direct_bias = self.conv(protect, f"{path}.protect", image)
+        offset = protect.conv.out_channels
+        projection, bias = self.conv(stages[-1], paths[-1], source, offset)
+        for stage, stage_path in ((protect, f"{path}.protect"), (stages[-1], paths[-1])):
             if stage.lif is not None:
                 raise ValueError(
-                    f"the engine cannot express {path}.{name}.lif ({type(stage.lif).__name__}): "
+                    f"the engine cannot express {stage_path}.lif ({type(stage.lif).__name__}): "
                     "the stream is real-valued there"
                 )
+        size = _output_size(size, stages[-1].conv)
+        bias = np.concatenate([direct_bias, bias])
         return self.graph.add_current(
-            path,
-            (self.tokens[0], *size),
-            [protect, projection],
-            bias=np.concatenate([protect_bias, bias]),
+            path, (self.tokens[0], *size), [direct, projection], bias=bias
         )
 
-    def token_mixer(self, mixer: nn.Module, path: str, stream: str) -> str:
-        _require(mixer, TokenMixer, path)
+    def token_mixer(self, module: nn.Module, path: str, stream: str) -> str:
+        mixer = _require(module, TokenMixer, path)
         _children(mixer, "lif1 fc1 bn1 lif2 stm lif3 fc2 bn2", path)
         spikes = self.lif(mixer.lif1, f"{path}.lif1", stream, self.tokens)
         spikes = self.hidden(mixer, path, spikes, self.tokens[0])
@@ -199,34 +196,30 @@ class _Exporter:
         spikes = self.lif(mixer.lif3, f"{path}.lif3", current, self.tokens)
         return self.shortcut(mixer, path, spikes, stream)
 
-    def channel_mlp(self, mlp: nn.Module, path: str, stream: str) -> str:
-        _require(mlp, ChannelMLP, path)
+    def channel_mlp(self, module: nn.Module, path: str, stream: str) -> str:
+        mlp = _require(module, ChannelMLP, path)
         _children(mlp, "lif1 fc1 bn1 lif2 fc2 bn2", path)
         spikes = self.lif(mlp.lif1, f"{path}.lif1", stream, self.tokens)
         spikes = self.hidden(mlp, path, spikes, mlp.fc1.out_features)
         return self.shortcut(mlp, path, spikes, stream)
 
-    def hidden(self, branch: nn.Module, path: str, source: str, channels: int) -> str:
+    def hidden(self, branch: _Branch, path: str, source: str, channels: int) -> str:
         """fc1, bn1, lif2 of either branch."""
-        projection, bias = self.linear(
-            branch.fc1, branch.bn1, f"{path}.fc1", f"{path}.bn1", source
-        )
+        projection, bias = self.linear(branch.fc1, branch.bn1, f"{path}.fc1", f"{path}.bn1", source)
         shape = (channels, self.tokens[1])
         current = self.graph.add_current(f"{path}.bn1", shape, [projection], bias=bias)
         return self.lif(branch.lif2, f"{path}.lif2", current, shape)
 
-    def shortcut(self, branch: nn.Module, path: str, source: str, stream: str) -> str:
+    def shortcut(self, branch: _Branch, path: str, source: str, stream: str) -> str:
         """The stream after the branch: fc2 and bn2 added to the stream before it."""
-        projection, bias = self.linear(
-            branch.fc2, branch.bn2, f"{path}.fc2", f"{path}.bn2", source
-        )
+        projection, bias = self.linear(branch.fc2, branch.bn2, f"{path}.fc2", f"{path}.bn2", source)
         return self.graph.add_current(path, self.tokens, [projection], [stream], bias)
 
-    def head(self, head: nn.Module, stream: str, channels: int) -> None:
+    def head(self, module: nn.Module, stream: str, channels: int) -> None:
         mean = self.graph.projection("mean", "mean", stream)
         current, classes = self.graph.add_current("mean", (channels, 1, 1), [mean]), channels
-        if type(head) is not nn.Identity:
-            _require(head, nn.Linear, "head")
+        if type(module) is not nn.Identity:
+            head = _require(module, nn.Linear, "head")
             weight = _float64(head.weight, "head.weight")
             bias = None if head.bias is None else _float64(head.bias, "head.bias")
             classes = head.out_features

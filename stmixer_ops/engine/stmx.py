@@ -90,9 +90,9 @@ def _tensors(table: dict[str, Any], data: memoryview) -> dict[str, np.ndarray]:
     for name, entry in table.items():
         if not isinstance(entry, dict) or entry.get("dtype") != "F32":
             raise ValueError(f"tensor {name!r:.80} must be of dtype F32")
-        shape, offsets = entry.get("shape"), entry.get("data_offsets")
-        if not (_are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2):
-            raise ValueError(f"tensor {name!r:.80} has no valid shape and data_offsets")
+        shape, offsets = _sizes(name, entry, "shape"), _sizes(name, entry, "data_offsets")
+        if len(offsets) != 2:
+            raise ValueError(f"tensor {name!r:.80} has no valid data_offsets")
         begin, stop = offsets
         if begin != end or stop - begin != 4 * math.prod(shape) or stop > len(data):
             raise ValueError(
@@ -107,8 +107,11 @@ def _tensors(table: dict[str, Any], data: memoryview) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _are_sizes(values: Any) -> bool:
-    return isinstance(values, list) and all(type(v) is int and v >= 0 for v in values)
+def _sizes(name: str, entry: dict[str, Any], key: str) -> list[int]:
+    values = entry.get(key)
+    if not isinstance(values, list) or not all(type(v) is int and v >= 0 for v in values):
+        raise ValueError(f"tensor {name!r:.80} has no valid {key}")
+    return values
 
 
 def _parse_json(what: str, text: str | bytes) -> Any:

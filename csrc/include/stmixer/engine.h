@@ -71,7 +71,8 @@ struct Input {
 // What a population did during one run, all steps and images together.
 struct Activity {
   int64_t spikes = 0;
-  int64_t synops = 0;  // weights those spikes added, border and stride of convolutions accounted for
+  int64_t synops =
+      0;  // weights those spikes added, border and stride of convolutions accounted for
 };
 
 // What to write down during a run beside the logits. LIF populations come in the order of layers().
