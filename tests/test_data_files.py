@@ -89,6 +89,9 @@ def test_fashion_mnist_layouts(fashion, tmp_path):
     nested.mkdir(parents=True)
     for file in list(fashion.glob("*ubyte*")):
         os.replace(file, nested / file.name)
+    (tmp_path / "outer" / "MNIST" / "raw").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="expected train-images-idx3-ubyte or"):
+        load_dataset("mnist", tmp_path / "outer")
     again = load_dataset("fashion-mnist", tmp_path / "outer", img_size=32)
     assert again.train.images.shape == (30, 1, 32, 32)
     assert again.train.images.dtype == torch.uint8

@@ -64,12 +64,13 @@ def load_idx_pair(images: Path, labels: Path, num_classes: int) -> MemoryImages:
     )
 
 
-def load_mnist_files(root: Path, num_classes: int) -> tuple[MemoryImages, MemoryImages]:
+def load_mnist_files(root: Path, name: str, num_classes: int) -> tuple[MemoryImages, MemoryImages]:
     """Train and test set from the four files of (Fashion-)MNIST.
 
-    They are looked for in ``root``, ``root/raw`` and torchvision's ``root/<Name>/raw``.
+    They are looked for in ``root``, ``root/raw`` and ``root/<name>/raw``, where ``name`` is the
+    folder that torchvision makes (it keeps both sets side by side).
     """
-    folders = [root, root / "raw", *sorted(p / "raw" for p in root.iterdir() if p.is_dir())]
+    folders = [root, root / "raw", root / name / "raw"]
     pairs = []
     for prefix in ("train", "t10k"):
         images = _find(folders, f"{prefix}-images-idx3-ubyte")

@@ -44,9 +44,11 @@ def _digits(root: Path, img_size: int, in_channels: int, in_memory: bool | None)
     return (*load_digits(img_size), DIGITS)
 
 
-def _mnist_files(classes: tuple[str, ...]) -> Callable[[Path, int, int, bool | None], Sets]:
+def _mnist_files(
+    name: str, classes: tuple[str, ...]
+) -> Callable[[Path, int, int, bool | None], Sets]:
     def load(root: Path, img_size: int, in_channels: int, in_memory: bool | None) -> Sets:
-        return (*load_mnist_files(root, len(classes)), classes)
+        return (*load_mnist_files(root, name, len(classes)), classes)
 
     return load
 
@@ -71,8 +73,8 @@ _CIFAR_MEAN, _CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 _ENTRIES = {
     "digits": _Entry(_digits, (0.3052,), (0.3188,), 16, needs_root=False),
-    "mnist": _Entry(_mnist_files(DIGITS), (0.1307,), (0.3081,), 28),
-    "fashion-mnist": _Entry(_mnist_files(FASHION), (0.2860,), (0.3530,), 28),
+    "mnist": _Entry(_mnist_files("MNIST", DIGITS), (0.1307,), (0.3081,), 28),
+    "fashion-mnist": _Entry(_mnist_files("FashionMNIST", FASHION), (0.2860,), (0.3530,), 28),
     "cifar10": _Entry(_cifar("cifar-10-batches-py"), _CIFAR_MEAN, _CIFAR_STD, 32),
     "cifar100": _Entry(_cifar("cifar-100-python"), _CIFAR_MEAN, _CIFAR_STD, 32),
     "folder": _Entry(load_folder, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,32 +42,32 @@ def evaluate(
     batch_size: int = 256,
     amp: bool = False,
     workers: int = 0,
-    advance: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Run ``model`` in eval mode over all ``images``, on the device of its parameters.
 
     Args:
         mean, std: per channel, of values in [0, 1]; a checkpoint holds them.
         amp: bfloat16 autocast.
-        advance: called after each batch.
+        workers: processes that read image files; 0 reads them in this one.
+    Raises:
+        ValueError: there are no images.
     """
+    if len(images) == 0:
+        raise ValueError("images: expected at least one, got none")
     device = next(model.parameters()).device
     mean_t, std_t = (torch.tensor(v, device=device) for v in (mean, std))
     was_training = model.training
     model.eval()
-    loss = torch.zeros((), dtype=torch.float64, device=device)
-    pairs = []
+    loss, pairs = 0.0, []
     try:
         for batch, labels in evaluation_batches(images, batch_size, workers):
             batch, labels = batch.to(device), labels.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=amp):
                 logits = model(normalise(batch, mean_t, std_t)).float()
-            loss += F.cross_entropy(logits, labels, reduction="sum")
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             pairs.append(labels * logits.shape[1] + logits.argmax(1))
-            if advance is not None:
-                advance("")
     finally:
         model.train(was_training)
     classes = logits.shape[1]
     confusion = torch.cat(pairs).bincount(minlength=classes**2).view(classes, classes).cpu()
-    return Evaluation(len(images), float(loss) / len(images), confusion)
+    return Evaluation(len(images), loss / len(images), confusion)

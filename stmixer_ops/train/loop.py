@@ -313,6 +313,7 @@ class _Run:
                 "mean": list(data.mean),
                 "std": list(data.std),
                 "img_size": data.img_size,
+                "images": [len(data.train), len(data.test)],
             },
             "recipe": self.recipe.to_dict(),
             "augmentation": self.augmentation.source,

@@ -22,7 +22,10 @@ class Display:
 
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Advance]:
-        """``total`` pieces of work; call what this gives after each, with a short status."""
+        """``total`` pieces of work; call what this gives after each, with a short status.
+
+        An empty status leaves the last one standing.
+        """
         yield lambda status: None
 
 
@@ -65,7 +68,13 @@ class Bars(Display):
         )
         with Progress(*columns, console=self._console, transient=True) as progress:
             task = progress.add_task(label, total=total, status="")
-            yield lambda status: progress.update(task, advance=1, status=status)
+
+            def advance(status: str) -> None:
+                if status:
+                    progress.update(task, status=status)
+                progress.advance(task)
+
+            yield advance
 
 
 def open_display() -> Display:
