@@ -113,6 +113,40 @@ def test_traceback_on_request(monkeypatch, tmp_path):
         main(["--traceback", "eval", str(tmp_path / "no.safetensors")])
 
 
+@pytest.mark.parametrize(
+    ("module", "argv"),
+    [
+        ("safetensors", ["eval", "CHECKPOINT"]),
+        ("sklearn", ["train", "digits", "--out", "o"]),
+        ("sklearn", ["demo", "--out", "o"]),
+        ("matplotlib", ["demo", "--out", "o"]),
+        ("PIL", ["train", "PHOTOS", "--out", "o"]),
+    ],
+)
+def test_a_missing_extra_is_named(capsys, monkeypatch, tmp_path, checkpoint, module, argv):
+    monkeypatch.chdir(tmp_path)
+    for name in [m for m in sys.modules if m == module or m.startswith(module + ".")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    for i in range(5):
+        (tmp_path / "photos" / "a" / f"{i}.png").write_bytes(b"")
+    places = {"CHECKPOINT": checkpoint, "PHOTOS": str(tmp_path / "photos")}
+    line = refused(capsys, [places.get(a, a) for a in argv])
+    assert f"needs {module}, which cannot be imported" in line
+    assert re.search(r"pip install stmixer-ops\[(train|files)\]", line)
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_interrupted_run_says_how_to_go_on(monkeypatch, tmp_path, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stmixer_ops.cli.train.train", interrupt)
+    assert main(["train", "digits", "--out", str(tmp_path)]) == 130
+    assert f"stmixer train --resume --out {tmp_path}" in capsys.readouterr().err
+
+
 def test_train_writes_its_files_and_resumes(run_folder, capsys):
     assert {"last.safetensors", "best.safetensors", "log.csv", "log.json"} <= {
         p.name for p in run_folder.iterdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 import typing
 from pathlib import Path
 from typing import Any
@@ -104,17 +105,22 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None and recipe is None:
         raise ValueError("--resume needs --out, the folder of the run, or the data set")
     out = Path(args.out) if args.out else Path("out") / typing.cast(Recipe, recipe).data
-    result = train(
-        recipe,
-        out=out,
-        root=root,
-        device=args.device,
-        threads=args.threads,
-        workers=args.workers,
-        resume=args.resume,
-        init_from=args.init_from,
-        display=open_display(),
-    )
+    try:
+        result = train(
+            recipe,
+            out=out,
+            root=root,
+            device=args.device,
+            threads=args.threads,
+            workers=args.workers,
+            resume=args.resume,
+            init_from=args.init_from,
+            display=open_display(),
+        )
+    except KeyboardInterrupt:
+        where = f"--out {out}" + (f" --root {root}" if root else "")
+        print(f"stmixer: interrupted; go on with: stmixer train --resume {where}", file=sys.stderr)
+        return 130
     top1 = [record["test_top1"] for record in result.history]
     print(
         f"test accuracy {100 * top1[-1]:.2f} % after {len(top1)} epochs "
