@@ -1,5 +1,7 @@
 #include "engine/activity.h"
 
+#include <bitset>
+
 namespace stmixer::engine {
 namespace {
 
@@ -28,11 +30,10 @@ void add_fan_out(const Projection& p, const Shape& in, const Shape& out,
       (*fan_out)[size_t(y) * in.width + x] += rows[y] * columns[x] * p.weight_shape[0];
 }
 
-template <class Visit>
-void for_each_spike(const Neurons& n, const uint8_t* bits, const Visit& visit) {
-  for (int row = 0; row < n.rows; ++row, bits += n.row_bytes)
-    for (int column = 0; column < n.columns; ++column)
-      if (bits[column / 8] >> (column % 8) & 1) visit(row, column);
+int64_t count_bits(const uint8_t* bytes, int n) {
+  int64_t count = 0;
+  for (int i = 0; i < n; ++i) count += std::bitset<8>(bytes[i]).count();
+  return count;
 }
 
 }  // namespace
@@ -67,11 +68,18 @@ void ActivityCounter::count(int neurons, const uint8_t* bits, int64_t images,
                             Activity* activity) const {
   const Neurons& n = plan_.neurons[neurons];
   const std::vector<int64_t>& fan_out = fan_out_[neurons];
-  for (int64_t image = 0; image < images; ++image) {
-    for_each_spike(n, bits + image * n.rows * n.row_bytes, [&](int row, int column) {
+  for (int64_t row = 0; row < images * n.rows; ++row, bits += n.row_bytes) {
+    if (!n.by_channel) {
+      const int64_t spikes = count_bits(bits, n.row_bytes);
+      activity->spikes += spikes;
+      activity->synops += spikes * fan_out[row % n.rows];
+      continue;
+    }
+    for (int pixel = 0; pixel < n.columns; ++pixel) {
+      if (!(bits[pixel / 8] >> (pixel % 8) & 1)) continue;
       ++activity->spikes;
-      activity->synops += fan_out[n.by_channel ? column : row];
-    });
+      activity->synops += fan_out[pixel];
+    }
   }
 }
 

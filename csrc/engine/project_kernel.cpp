@@ -77,11 +77,13 @@ struct Cursor {
   int y_, x_;
 };
 
+// Kernels work on a copy of their task: what they store could otherwise, for all the compiler
+// knows, change it.
 template <int kUnits>
-void gather_tile(const GatherTask& task) {
+void gather_tile(const GatherTask task) {
   constexpr int kVectors = kUnits * kUnitVectors;
   constexpr int64_t kWidth = kUnits * kUnit;
-  const Geometry g = task.geometry;
+  const Geometry& g = task.geometry;
   const int64_t list_keys = g.in_width * task.block_channels + kListSlack;
   const int64_t list_starts = g.in_width + 1;
   const int64_t chunk = g.kernel_w * task.block_channels * kWidth;
@@ -124,10 +126,10 @@ void gather_tile(const GatherTask& task) {
 }
 
 template <int kUnits>
-void dense_tile(const DenseTask& task) {
+void dense_tile(const DenseTask task) {
   constexpr int kVectors = kUnits * kUnitVectors;
   constexpr int64_t kWidth = kUnits * kUnit;
-  const Geometry g = task.geometry;
+  const Geometry& g = task.geometry;
   float* sums = task.sums;
   Cursor cursor(g, task.first_pixel);
   for (int p = 0; p < task.pixels; ++p, cursor.next()) {
@@ -247,35 +249,44 @@ inline uint32_t fire(Vec<float>& v, Vec<float> threshold, bool soft) {
   return bits;
 }
 
-void finish(const FinishTask& task) noexcept {
+inline void write_bits(uint8_t* to, uint32_t bits) {
+  for (int byte = 0; byte < kGroup / 8; ++byte) to[byte] = static_cast<uint8_t>(bits >> (8 * byte));
+}
+
+void finish(const FinishTask& given) noexcept {
+  const FinishTask task = given;
   const LifSpec lif = task.lif ? *task.lif : LifSpec{};
   const Vec<float> threshold = splat(lif.threshold), decay = splat(lif.decay);
   for (int p = 0; p < task.pixels; ++p) {
     for (int c = 0; c < task.channels; c += kGroup) {
       const int count = min_int(task.channels - c, kGroup);
+      const uint32_t mask = count < kGroup ? (1u << count) - 1 : ~0u;
+      const float* sums = task.sums + p * task.sums_pixel + c;
+      int64_t at = p * task.store_pixel + c;
+      uint8_t* bits = task.bits + p * task.bits_pixel + c / 8;
       Group bias, v;
       bias.clear();
       if (task.bias) bias = read_group(task.bias + c, count);
       for (int i = 0; i < kGroupVectors; ++i) v.v[i] = splat(lif.v_init);
       for (int t = 0; t < task.steps; ++t) {
-        const int64_t at = p * task.store_pixel + t * task.store_step + c;
-        Group x = read_group(task.sums + p * task.sums_pixel + t * task.sums_step + c, count);
+        Group x = read_group(sums, count);
         for (int i = 0; i < kGroupVectors; ++i) x.v[i] += bias.v[i];
         if (task.base) {
           const Group base = read_group(task.base + at, count);
           for (int i = 0; i < kGroupVectors; ++i) x.v[i] += base.v[i];
         }
         if (task.store) write_group(task.store + at, x, count);
-        if (!task.lif) continue;
-        uint32_t bits = 0;
-        for (int i = 0; i < kGroupVectors; ++i) {
-          v.v[i] = lif_charge(v.v[i], lif.input_scale * x.v[i], decay);
-          bits |= fire(v.v[i], threshold, lif.soft) << (i * kF32);
+        if (task.lif) {
+          uint32_t fired = 0;
+          for (int i = 0; i < kGroupVectors; ++i) {
+            v.v[i] = lif_charge(v.v[i], lif.input_scale * x.v[i], decay);
+            fired |= fire(v.v[i], threshold, lif.soft) << (i * kF32);
+          }
+          write_bits(bits, fired & mask);
         }
-        if (count < kGroup) bits &= (1u << count) - 1;
-        uint8_t* out = task.bits + p * task.bits_pixel + t * task.bits_step + c / 8;
-        for (int byte = 0; byte < kGroup / 8; ++byte)
-          out[byte] = static_cast<uint8_t>(bits >> (8 * byte));
+        sums += task.sums_step;
+        at += task.store_step;
+        bits += task.bits_step;
       }
     }
   }

@@ -120,7 +120,7 @@ class Engine:
         graph = stmx.read(path)
         try:
             return cls(graph, num_threads)
-        except (ValueError, KeyError, StopIteration) as error:
+        except ValueError as error:
             raise ValueError(f"{os.fspath(path)} is not a usable engine file: {error}") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
