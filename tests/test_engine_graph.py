@@ -8,6 +8,8 @@ import pickle
 import numpy as np
 import pytest
 from engine_cases import check_locally, conv2d, images, patch_graph, run_checked
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from stmixer_ops.engine import Engine
 
@@ -36,6 +38,32 @@ def test_every_spike_follows_from_its_sources(shape: dict, steps: int, isa: str)
     result = run_checked(graph, images(graph, 3))
     rates = [layer.rate for layer in result.stats if layer.neurons]
     assert min(rates) > 0.02, "a silent population proves nothing"
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_sizes(data: st.DataObject) -> None:
+    draw = data.draw
+    height, width = draw(st.integers(2, 12)), draw(st.integers(2, 20))
+    kernel, stride = draw(st.integers(1, 5)), draw(st.integers(1, 3))
+    padding = draw(st.integers(0, kernel - 1))
+    outputs = [(n + 2 * padding - kernel) // stride + 1 for n in (height, width)]
+    assume(all(1 <= o <= n for o, n in zip(outputs, (height, width), strict=True)))
+    heads = draw(st.integers(1, 5))
+    graph = patch_graph(
+        image=(draw(st.integers(1, 4)), height, width),
+        channels=(draw(st.integers(1, 70)), heads * draw(st.integers(6, 20))),
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        heads=heads,
+        steps=draw(st.integers(1, 3)),
+        classes=draw(st.integers(1, 20)),
+        seed=draw(st.integers(0, 100)),
+        decay=draw(st.sampled_from([0.5, 0.9])),
+    )
+    x = images(graph, draw(st.integers(1, 3)), draw(st.sampled_from([None, 1, 2])))
+    run_checked(graph, x, num_threads=draw(st.integers(1, 3)))
 
 
 @pytest.mark.parametrize("neuron", NEURONS)
@@ -87,7 +115,7 @@ def test_bits_do_not_depend_on_threads_batch_or_isa(monkeypatch: pytest.MonkeyPa
                 np.testing.assert_array_equal(result.spikes[name], spikes, err_msg=name)
 
 
-def test_batches_larger_than_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_larger_than_a_slice() -> None:
     graph = patch_graph(image=(3, 32, 32), channels=(256, 256), steps=4)
     x = images(graph, 11)
     engine = Engine(graph)
