@@ -22,10 +22,10 @@ def run(files: list[Path]) -> dict[str, Any]:
     """pytest-benchmark's report; its own table is left out."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        command = [sys.executable, "-m", "pytest", "-q", "--benchmark-only", "--benchmark-quiet",
-                   "-p", "no:cacheprovider", f"--benchmark-json={report}", *map(str, files)]  # fmt: skip
-        done = subprocess.run(command, cwd=HERE.parent, check=False)
-        if not report.is_file() or done.returncode not in (0,):
+        options = ["-q", "--benchmark-only", "--benchmark-quiet", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", *options, f"--benchmark-json={report}"]
+        done = subprocess.run([*command, *map(str, files)], cwd=HERE.parent, check=False)
+        if not report.is_file() or done.returncode != 0:
             # A speed of something that failed is no speed.
             raise SystemExit("bench: the benchmarks failed; no results were written")
         return json.loads(report.read_text())
@@ -35,6 +35,7 @@ def machine() -> dict[str, Any]:
     """What a figure needs beside it."""
     import numpy
     import torch
+
     from stmixer_ops.ops import backend_report
 
     model = platform.processor()

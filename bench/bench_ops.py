@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from stmixer_ops import functional as F
 from stmixer_ops import surrogate as sg
-from torch import Tensor, nn
 
 STEPS, BATCH, CHANNELS, TOKENS = SHAPE = (4, 16, 384, 64)
 SURROGATE = sg.PiecewiseQuadratic(1.0)

@@ -2,14 +2,13 @@
 
 #include <vector>
 
+#include "common/pages.h"
 #include "cpu/blocks.h"
 #include "cpu/dispatch.h"
 
 namespace stmixer {
 
 namespace {
-
-int64_t state_size(Dtype dtype) { return dtype == Dtype::f64 ? 8 : 4; }
 
 // Per-channel sums over all blocks. Blocks are summed in a fixed number of parts, and the parts in
 // order, so the result does not depend on the thread count.
@@ -49,15 +48,17 @@ void bn_statistics(const BnStatistics& p, int threads) {
 
 void bn_lif_forward(const BnLifForward& p, int threads) {
   const auto& kernels = STMIXER_TABLE(bn_lif_kernels);
+  prefer_huge_pages(p.s, p.steps * p.neurons * element_size(p.dtype));
+  prefer_huge_pages(p.sum, p.steps * p.neurons * element_size(p.dtype));
   parallel_ranges(forward_blocks(p.neurons, p.layout), useful_threads(p.steps * p.neurons, threads),
                   [&](int64_t begin, int64_t end, int) { kernels.forward(p, begin, end); });
 }
 
 void bn_lif_backward(const BnLifBackward& p, int threads) {
   const auto& kernels = STMIXER_TABLE(bn_lif_kernels);
+  prefer_huge_pages(p.g, p.steps * p.neurons * element_size(p.dtype));
   const int64_t scratch = bn_lif_scratch_bytes(p.steps, p.dtype);
-  const int block =
-      channel_block(kHistoryBlock, p.layout.channels, p.layout.inner);
+  const int block = channel_block(kHistoryBlock, p.layout.channels, p.layout.inner);
   sum_channels(
       ceil_div(p.neurons, block), p.layout.channels, useful_threads(p.steps * p.neurons, threads),
       p.sums, [&](int64_t begin, int64_t end, int thread, double* sums) {
@@ -67,6 +68,7 @@ void bn_lif_backward(const BnLifBackward& p, int threads) {
 
 void bn_input_gradient(const BnInputGradient& p, int threads) {
   const auto& kernels = STMIXER_TABLE(bn_lif_kernels);
+  prefer_huge_pages(p.gx, p.steps * p.neurons * element_size(p.dtype));
   parallel_ranges(forward_blocks(p.neurons, p.layout), useful_threads(p.steps * p.neurons, threads),
                   [&](int64_t begin, int64_t end, int) { kernels.input_gradient(p, begin, end); });
 }

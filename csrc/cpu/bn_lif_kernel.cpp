@@ -55,7 +55,7 @@ void gather_sums(const ChannelLayout& layout, int64_t m, int n, const R* row, do
 }
 
 // Per-channel rows of a block, laid out anew only where the block starts at another channel.
-template <class R, int kCount>
+template <class R, int kCount, int kBlock>
 class ChannelRows {
  public:
   ChannelRows(const ChannelLayout& layout, const void* const (&channels)[kCount])
@@ -76,7 +76,7 @@ class ChannelRows {
   const void* const (&channels_)[kCount];
   int64_t start_ = -1;
   int filled_ = 0;
-  R rows_[kCount][kForwardBlock];
+  alignas(64) R rows_[kCount][kBlock];
 };
 
 template <class R>
@@ -110,8 +110,7 @@ template <class R>
 void input_gradient_row(const R* g, const R* __restrict x, const R* __restrict scale,
                         const R* __restrict mean, const R* __restrict slope,
                         const R* __restrict offset, R* gx, int n) {
-  for (int i = 0; i < n; ++i)
-    gx[i] = scale[i] * g[i] - (x[i] - mean[i]) * slope[i] - offset[i];
+  for (int i = 0; i < n; ++i) gx[i] = scale[i] * g[i] - (x[i] - mean[i]) * slope[i] - offset[i];
 }
 
 template <class R>
@@ -122,8 +121,8 @@ void add_row(R* __restrict row, const R* __restrict other, int n) {
 template <class In, class R>
 void statistics_blocks(const BnStatistics& p, int64_t begin, int64_t end, double* sums) {
   const void* const channels[] = {p.pivot};
-  ChannelRows<R, 1> rows(p.layout, channels);
-  R x_row[kForwardBlock], first[kForwardBlock], second[kForwardBlock];
+  ChannelRows<R, 1, kForwardBlock> rows(p.layout, channels);
+  alignas(64) R x_row[kForwardBlock], first[kForwardBlock], second[kForwardBlock];
   const int block = channel_block(kForwardBlock, p.layout.channels, p.layout.inner);
   for_each_block(begin, end, block, p.neurons, [&](int64_t m, int n) {
     rows.move_to(m, n);
@@ -143,8 +142,9 @@ template <class In, class R>
 void forward_blocks(const BnLifForward& p, int64_t begin, int64_t end) {
   const RowNeuron<R> neuron(p.neuron);
   const void* const channels[] = {p.scale, p.shift};
-  ChannelRows<R, 2> rows(p.layout, channels);
-  R v[kForwardBlock], x_row[kForwardBlock], sum_row[kForwardBlock], s_row[kForwardBlock];
+  ChannelRows<R, 2, kForwardBlock> rows(p.layout, channels);
+  alignas(64) R v[kForwardBlock], x_row[kForwardBlock], sum_row[kForwardBlock],
+      s_row[kForwardBlock];
   const int block = channel_block(kForwardBlock, p.layout.channels, p.layout.inner);
   for_each_block(begin, end, block, p.neurons, [&](int64_t m, int n) {
     rows.move_to(m, n);
@@ -179,10 +179,10 @@ template <class In, class R>
 void backward_blocks(const BnLifBackward& p, int64_t begin, int64_t end, R* history, double* sums) {
   const RowNeuron<R> neuron(p.neuron);
   const void* const channels[] = {p.scale, p.shift, p.mean, p.invstd};
-  ChannelRows<R, 4> rows(p.layout, channels);
-  R v[kHistoryBlock], x_row[kHistoryBlock], sum_row[kHistoryBlock], slope[kHistoryBlock],
-      gs_row[kHistoryBlock], gsum_row[kHistoryBlock], g_row[kHistoryBlock], first[kHistoryBlock],
-      second[kHistoryBlock];
+  ChannelRows<R, 4, kHistoryBlock> rows(p.layout, channels);
+  alignas(64) R v[kHistoryBlock], x_row[kHistoryBlock], sum_row[kHistoryBlock],
+      slope[kHistoryBlock], gs_row[kHistoryBlock], gsum_row[kHistoryBlock], g_row[kHistoryBlock],
+      first[kHistoryBlock], second[kHistoryBlock];
   const int block = channel_block(kHistoryBlock, p.layout.channels, p.layout.inner);
   for_each_block(begin, end, block, p.neurons, [&](int64_t m, int n) {
     rows.move_to(m, n);
@@ -229,8 +229,8 @@ void backward_blocks(const BnLifBackward& p, int64_t begin, int64_t end, R* hist
 template <class In, class R>
 void input_gradient_blocks(const BnInputGradient& p, int64_t begin, int64_t end) {
   const void* const channels[] = {p.scale, p.mean, p.slope, p.offset};
-  ChannelRows<R, 4> rows(p.layout, channels);
-  R x_row[kForwardBlock], g_row[kForwardBlock], gx_row[kForwardBlock];
+  ChannelRows<R, 4, kForwardBlock> rows(p.layout, channels);
+  alignas(64) R x_row[kForwardBlock], g_row[kForwardBlock], gx_row[kForwardBlock];
   const int block = channel_block(kForwardBlock, p.layout.channels, p.layout.inner);
   for_each_block(begin, end, block, p.neurons, [&](int64_t m, int n) {
     rows.move_to(m, n);

@@ -7,7 +7,7 @@ namespace {
 
 template <class In, class R>
 void forward_block(const LifForward& p, const RowNeuron<R>& neuron, int64_t m, int n) {
-  R v[kForwardBlock], x_row[kForwardBlock], s_row[kForwardBlock];
+  alignas(64) R v[kForwardBlock], x_row[kForwardBlock], s_row[kForwardBlock];
   const R* v_init = static_cast<const R*>(p.v_init);
   fill_row(v, v_init ? v_init + m : nullptr, n);
   for (int64_t t = 0; t < p.steps; ++t) {
@@ -24,13 +24,12 @@ void forward_block(const LifForward& p, const RowNeuron<R>& neuron, int64_t m, i
 template <class In, class R>
 void backward_block(const LifBackward& p, const RowNeuron<R>& neuron, int64_t m, int n,
                     R* history) {
-  R v[kHistoryBlock], x_row[kHistoryBlock], slope[kHistoryBlock], gs_row[kHistoryBlock],
+  alignas(64) R v[kHistoryBlock], x_row[kHistoryBlock], slope[kHistoryBlock], gs_row[kHistoryBlock],
       gx_row[kHistoryBlock];
   const R* v_init = static_cast<const R*>(p.v_init);
   fill_row(v, v_init ? v_init + m : nullptr, n);
   for (int64_t t = 0; t < p.steps; ++t) {
     const In* x = static_cast<const In*>(p.x) + t * p.x_step + m;
-    prefetch_row(x + n, n);
     neuron.charge(v, read_row(x, x_row, n), history + t * kHistoryBlock, n);
   }
   R* gv = v;
@@ -42,7 +41,6 @@ void backward_block(const LifBackward& p, const RowNeuron<R>& neuron, int64_t m,
     const In* gs = p.gs ? static_cast<const In*>(p.gs) + t * p.neurons + m : nullptr;
     In* out = static_cast<In*>(p.gx) + t * p.neurons + m;
     R* gx = result_row(out, gx_row);
-    if (gs) prefetch_row(gs + n, n);
     neuron.slope(h, slope, n);
     neuron.gradient(h, slope, gs ? read_row(gs, gs_row, n) : gs_row, gv, gx, n);
     finish_row(gx, out, n);

@@ -80,11 +80,13 @@ inline void prefetch_row(const T* row, int n) {
 // A row of a tensor in the state type: the tensor itself where the types agree, else converted
 // into `buffer`.
 template <class R>
-inline const R* read_row(const R* row, R*, int) {
+inline const R* read_row(const R* row, R*, int n) {
+  prefetch_row(row + n, n);
   return row;
 }
 template <class In, class R>
 inline const R* read_row(const In* row, R* buffer, int n) {
+  prefetch_row(row + n, n);
   for (int i = 0; i < n; ++i) buffer[i] = widen(row[i]);
   return buffer;
 }

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..data import ImageSet, MemoryImages
 from ..nn import record
-from ..nn.record import AC_PICOJOULE, MAC_PICOJOULE
+from ..nn.recorder import AC_PICOJOULE, MAC_PICOJOULE
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def recipes(quick: bool, seed: int) -> dict[int, Recipe]:
     """By T; the network with 4 steps starts from the weights of the one with 1."""
     first = get_recipe("digits", seed=seed, epochs=7 if quick else 16)
-    later = first.replace(T=4, epochs=2 if quick else 5, lr=6e-3, warmup_epochs=0.5)
+    later = first.replace(T=4, epochs=1 if quick else 5, lr=6e-3, warmup_epochs=0.5)
     return {1: first, 4: later}
 
 

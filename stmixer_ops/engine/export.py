@@ -12,7 +12,7 @@ from ..models import STMixer
 from ..nn import IPSPS, LIF, STM, STMBlock
 from ..nn.block import ChannelMLP, TokenMixer
 from ..nn.embed import ConvBNLIF
-from ..nn.record import unwrap
+from ..nn.recorder import unwrap
 from .graph import Description, Graph
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)

@@ -5,7 +5,7 @@ from .block import ChannelMLP, STMBlock, TokenMixer
 from .embed import IPSPS, SPS
 from .layers import STM, SpikeConv2d, SpikeLinear
 from .lif import LIF, decay_from_tau
-from .record import record
+from .recorder import record
 from .sml import SMLLoss, SurrogateModule
 
 __all__ = [
