@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from stmixer_ops._files import write_atomically
+
 HERE = Path(__file__).parent
 
 
@@ -97,9 +99,8 @@ def main() -> None:
         show(rows, about)
         arguments.out.mkdir(parents=True, exist_ok=True)
         target = arguments.out / f"{name}.json"
-        partial = target.with_suffix(".tmp")
-        partial.write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
-        os.replace(partial, target)
+        text = json.dumps({"machine": about, "rows": rows}, indent=1) + "\n"
+        write_atomically(target, lambda partial, text=text: partial.write_text(text))
         print(f"\nwritten to {target}")
 
 

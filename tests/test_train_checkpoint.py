@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import stmixer_ops as so
+from stmixer_ops._files import write_atomically
 from stmixer_ops.train import load_checkpoint, save_checkpoint
-from stmixer_ops.train.files import write_atomically
 
 safetensors = pytest.importorskip("safetensors.torch")
 

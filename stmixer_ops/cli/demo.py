@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._files import write_atomically
 from ..data import ImageData, load_dataset
 from ..data._optional import require
 from ..engine import Engine
 from ..train.augment import normalise
 from ..train.checkpoint import load_checkpoint
-from ..train.files import write_atomically
 from ..train.loop import LAST, train
 from ..train.progress import Display, open_display
 from ..train.recipe import Recipe, get_recipe

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import math
 import os
-import threading
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .._files import write_atomically
 from .graph import Graph
 
 FORMAT = "stmx"
@@ -40,7 +40,13 @@ def write(path: str | os.PathLike[str], graph: Graph) -> None:
     metadata = {"format": FORMAT, "version": VERSION, "graph": description, "crc32": checksum}
     header = json.dumps({"__metadata__": metadata, **table}).encode()
     header += b" " * (-len(header) % 8)
-    _write_atomically(path, [len(header).to_bytes(8, "little"), header, *data])
+    parts = [len(header).to_bytes(8, "little"), header, *data]
+
+    def fill(target: Path) -> None:
+        with open(target, "wb") as file:
+            file.writelines(parts)
+
+    write_atomically(path, fill)
 
 
 def read(path: str | os.PathLike[str]) -> Graph:
@@ -127,16 +133,3 @@ def _checksum(description: str, table: dict[str, Any], data: list[Any]) -> str:
     for part in data:
         crc = zlib.crc32(part, crc)
     return f"{crc:08x}"
-
-
-def _write_atomically(path: Path, parts: list[bytes]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

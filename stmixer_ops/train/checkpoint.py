@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._files import write_atomically
 from ..data._optional import require
 from ..models import create_model
 from ..models.base import SpikingClassifier
-from .files import write_atomically
 
 FORMAT = "stmixer_ops.checkpoint/1"
 _SECTIONS = {"model": ("name", "kwargs"), "data": ("name", "classes", "mean", "std", "img_size")}

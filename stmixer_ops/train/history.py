@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from .files import write_atomically
+from .._files import write_atomically
 
 
 class Record(TypedDict):
