@@ -146,8 +146,8 @@ _IMAGENET = Recipe(
     random_erasing=0.25,
     flip=0.5,
 )
-# Small ones for two CPU cores, this project's own: half a minute for digits, a quarter of an hour for the
-# others. With so few epochs small batches matter more than anything else.
+# Small ones for two CPU cores, this project's own: half a minute for digits, a quarter of an hour
+# for the others. With so few epochs small batches matter more than anything else.
 _DIGITS = Recipe(
     data="digits",
     model="stmixer_2_64_4",
