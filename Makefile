@@ -58,7 +58,7 @@ $(STAMPS)/package: $(STAMPS)/torch $(SOURCES)
 	touch $@
 
 $(STAMPS)/test: $(STAMPS)/package
-	$(BIN)/pip install --quiet ".[test]"
+	$(BIN)/pip install --quiet "$(TORCH)" ".[test,augment]"
 	touch $@
 
 # SpikingJelly asks for torchaudio and more, which the neurons that are timed here never touch.

@@ -70,6 +70,23 @@ void bind_bn_lif(py::module_& m) {
                       threads);
       },
       Unlocked());
+  m.def("bn_moments", [](int dtype, int64_t channels, int64_t count, Address sums, Address pivot,
+                         Address mean, Address var) {
+    bn_moments({Dtype(dtype), channels, count, pointer<double>(sums), pointer(pivot), pointer(mean),
+                pointer(var)});
+  });
+  m.def("bn_affine", [](int dtype, int64_t channels, double eps, Address weight, Address bias,
+                        Address mean, Address var, Address invstd, Address scale, Address shift) {
+    bn_affine({Dtype(dtype), channels, eps, pointer(weight), pointer(bias), pointer(mean),
+               pointer(var), pointer(invstd), pointer(scale), pointer(shift)});
+  });
+  m.def("bn_gradient_terms",
+        [](int dtype, int64_t channels, int64_t count, Address sums, Address invstd, Address scale,
+           Address gweight, Address gbias, Address slope, Address offset) {
+          bn_gradient_terms({Dtype(dtype), channels, count, pointer<double>(sums), pointer(invstd),
+                             pointer(scale), pointer(gweight), pointer(gbias), pointer(slope),
+                             pointer(offset)});
+        });
   m.def(
       "bn_lif_forward",
       [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, int64_t residual_step,

@@ -2,7 +2,6 @@
 
 #include <vector>
 
-#include "common/pages.h"
 #include "cpu/blocks.h"
 #include "cpu/dispatch.h"
 
@@ -48,15 +47,12 @@ void bn_statistics(const BnStatistics& p, int threads) {
 
 void bn_lif_forward(const BnLifForward& p, int threads) {
   const auto& kernels = STMIXER_TABLE(bn_lif_kernels);
-  prefer_huge_pages(p.s, p.steps * p.neurons * element_size(p.dtype));
-  prefer_huge_pages(p.sum, p.steps * p.neurons * element_size(p.dtype));
   parallel_ranges(forward_blocks(p.neurons, p.layout), useful_threads(p.steps * p.neurons, threads),
                   [&](int64_t begin, int64_t end, int) { kernels.forward(p, begin, end); });
 }
 
 void bn_lif_backward(const BnLifBackward& p, int threads) {
   const auto& kernels = STMIXER_TABLE(bn_lif_kernels);
-  prefer_huge_pages(p.g, p.steps * p.neurons * element_size(p.dtype));
   const int64_t scratch = bn_lif_scratch_bytes(p.steps, p.dtype);
   const int block = channel_block(kHistoryBlock, p.layout.channels, p.layout.inner);
   sum_channels(
@@ -68,7 +64,6 @@ void bn_lif_backward(const BnLifBackward& p, int threads) {
 
 void bn_input_gradient(const BnInputGradient& p, int threads) {
   const auto& kernels = STMIXER_TABLE(bn_lif_kernels);
-  prefer_huge_pages(p.gx, p.steps * p.neurons * element_size(p.dtype));
   parallel_ranges(forward_blocks(p.neurons, p.layout), useful_threads(p.steps * p.neurons, threads),
                   [&](int64_t begin, int64_t end, int) { kernels.input_gradient(p, begin, end); });
 }

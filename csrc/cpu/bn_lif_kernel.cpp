@@ -140,6 +140,7 @@ void statistics_blocks(const BnStatistics& p, int64_t begin, int64_t end, double
 
 template <class In, class R>
 void forward_blocks(const BnLifForward& p, int64_t begin, int64_t end) {
+  const bool stream = p.steps * p.neurons * static_cast<int64_t>(sizeof(In)) >= kStreamBytes;
   const RowNeuron<R> neuron(p.neuron);
   const void* const channels[] = {p.scale, p.shift};
   ChannelRows<R, 2, kForwardBlock> rows(p.layout, channels);
@@ -154,7 +155,7 @@ void forward_blocks(const BnLifForward& p, int64_t begin, int64_t end) {
       const int64_t at = t * p.neurons + m;
       const R* x = read_row(static_cast<const In*>(p.x) + t * p.x_step + m, x_row, n);
       In* kept = p.sum ? static_cast<In*>(p.sum) + at : nullptr;
-      R* sum = kept ? result_row(kept, sum_row) : sum_row;
+      R* sum = kept ? result_row(kept, sum_row, false) : sum_row;
       affine_row(x, rows[0], rows[1], sum, n);
       if (p.residual)
         add_row(sum,
@@ -162,17 +163,18 @@ void forward_blocks(const BnLifForward& p, int64_t begin, int64_t end) {
                 n);
       const R* integrated = sum;
       if (kept) {  // the LIF sees the sum as it is kept
-        finish_row(sum, kept, n);
+        finish_row(sum, kept, n, false);
         integrated = read_row(kept, x_row, n);
       }
       In* out = static_cast<In*>(p.s) + at;
-      R* s = result_row(out, s_row);
+      R* s = result_row(out, s_row, stream);
       neuron.step(v, integrated, s, n);
       if (p.bits) pack_row(s, p.bits + at / 32, n);
-      finish_row(s, out, n);
+      finish_row(s, out, n, stream);
     }
     if (p.v_out) copy_row(v, static_cast<R*>(p.v_out) + m, n);
   });
+  end_streams();
 }
 
 template <class In, class R>
@@ -228,6 +230,9 @@ void backward_blocks(const BnLifBackward& p, int64_t begin, int64_t end, R* hist
 
 template <class In, class R>
 void input_gradient_blocks(const BnInputGradient& p, int64_t begin, int64_t end) {
+  // In place the lines are in the cache already.
+  const bool stream =
+      p.gx != p.g && p.steps * p.neurons * static_cast<int64_t>(sizeof(In)) >= kStreamBytes;
   const void* const channels[] = {p.scale, p.mean, p.slope, p.offset};
   ChannelRows<R, 4, kForwardBlock> rows(p.layout, channels);
   alignas(64) R x_row[kForwardBlock], g_row[kForwardBlock], gx_row[kForwardBlock];
@@ -240,11 +245,12 @@ void input_gradient_blocks(const BnInputGradient& p, int64_t begin, int64_t end)
       const R* x = read_row(static_cast<const In*>(p.x) + t * p.x_step + m, x_row, n);
       const R* g = read_row(static_cast<const In*>(p.g) + at, g_row, n);
       In* out = static_cast<In*>(p.gx) + at;
-      R* gx = result_row(out, gx_row);
+      R* gx = result_row(out, gx_row, stream);
       for (int i = 0; i < n; ++i) gx[i] = scale[i] * g[i] - (x[i] - mean[i]) * slope[i] - offset[i];
-      finish_row(gx, out, n);
+      finish_row(gx, out, n, stream);
     }
   });
+  end_streams();
 }
 
 void statistics(const BnStatistics& p, int64_t begin, int64_t end, double* sums) noexcept {

@@ -1,6 +1,5 @@
 #include "stmixer/lif.h"
 
-#include "common/pages.h"
 #include "cpu/blocks.h"
 #include "cpu/dispatch.h"
 
@@ -12,14 +11,12 @@ int64_t lif_scratch_bytes(int64_t steps, Dtype dtype) {
 
 void lif_forward(const LifForward& p, int threads) {
   const auto& kernels = STMIXER_TABLE(lif_kernels);
-  prefer_huge_pages(p.s, p.steps * p.neurons * element_size(p.dtype));
   parallel_ranges(ceil_div(p.neurons, kForwardBlock), useful_threads(p.steps * p.neurons, threads),
                   [&](int64_t begin, int64_t end, int) { kernels.forward(p, begin, end); });
 }
 
 void lif_backward(const LifBackward& p, int threads) {
   const auto& kernels = STMIXER_TABLE(lif_kernels);
-  prefer_huge_pages(p.gx, p.steps * p.neurons * element_size(p.dtype));
   const int64_t scratch = lif_scratch_bytes(p.steps, p.dtype);
   parallel_ranges(ceil_div(p.neurons, kHistoryBlock), useful_threads(p.steps * p.neurons, threads),
                   [&](int64_t begin, int64_t end, int thread) {

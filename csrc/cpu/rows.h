@@ -91,19 +91,51 @@ inline const R* read_row(const In* row, R* buffer, int n) {
   return buffer;
 }
 
-// Where to write a row of results, and the conversion that finishes it.
+// A row of a large result, written around the caches: such a result is gone from them before
+// anyone reads it, and a plain store would first fetch the lines it overwrites.
 template <class R>
-inline R* result_row(R* row, R*) {
-  return row;
+inline void stream_row(const R* row, R* out, int n) {
+#if defined(__AVX512F__)
+  if (reinterpret_cast<uintptr_t>(out) % 64 == 0 && n * sizeof(R) % 64 == 0) {
+    for (int i = 0; i < n; i += static_cast<int>(64 / sizeof(R)))
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(out + i), _mm512_loadu_si512(row + i));
+    return;
+  }
+#elif defined(__AVX2__)
+  if (reinterpret_cast<uintptr_t>(out) % 32 == 0 && n * sizeof(R) % 32 == 0) {
+    for (int i = 0; i < n; i += static_cast<int>(32 / sizeof(R)))
+      _mm256_stream_si256(reinterpret_cast<__m256i*>(out + i),
+                          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + i)));
+    return;
+  }
+#endif
+  for (int i = 0; i < n; ++i) out[i] = row[i];
+}
+// Streamed stores are ordered before whatever the thread does next.
+inline void end_streams() {
+#if defined(__AVX2__)
+  _mm_sfence();
+#endif
+}
+
+// Results from this size on are streamed.
+constexpr int64_t kStreamBytes = int64_t{4} << 20;
+
+// Where to write a row of results, and what finishes it: a conversion, or streaming it out.
+template <class R>
+inline R* result_row(R* row, R* buffer, bool stream) {
+  return stream ? buffer : row;
 }
 template <class Out, class R>
-inline R* result_row(Out*, R* buffer) {
+inline R* result_row(Out*, R* buffer, bool) {
   return buffer;
 }
 template <class R>
-inline void finish_row(const R*, R*, int) {}
+inline void finish_row(const R* result, R* row, int n, bool stream) {
+  if (stream) stream_row(result, row, n);
+}
 template <class R, class Out>
-inline void finish_row(const R* buffer, Out* row, int n) {
+inline void finish_row(const R* buffer, Out* row, int n, bool) {
   for (int i = 0; i < n; ++i) narrow(buffer[i], row[i]);
 }
 

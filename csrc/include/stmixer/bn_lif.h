@@ -19,6 +19,30 @@ struct BnStatistics {
   double* sums;       // [2, channels]: sum of x - pivot, and of its square
 };
 
+// Mean and biased variance from those sums of `count` values a channel.
+struct BnMoments {
+  Dtype dtype;
+  int64_t channels, count;
+  const double* sums;
+  const void* pivot;
+  void* mean;
+  void* var;
+};
+
+// Normalisation as scale * x + shift.
+struct BnAffine {
+  Dtype dtype;
+  int64_t channels;
+  double eps;
+  const void* weight;  // or null for 1
+  const void* bias;    // or null for 0
+  const void* mean;
+  const void* var;
+  void* invstd;
+  void* scale;
+  void* shift;
+};
+
 struct BnLifForward {
   Dtype dtype;
   int64_t steps, neurons, x_step, residual_step;
@@ -56,6 +80,20 @@ struct BnLifBackward {
   double* sums;        // [2, channels]: sum of g, and of g times the normalised x
 };
 
+// What the sums of a backward pass say: gradients of weight and bias, and the terms below. `count`
+// values a channel, or 0 where the statistics do not depend on x.
+struct BnGradientTerms {
+  Dtype dtype;
+  int64_t channels, count;
+  const double* sums;
+  const void* invstd;
+  const void* scale;
+  void* gweight;
+  void* gbias;
+  void* slope;
+  void* offset;
+};
+
 // gx = scale * g - (x - mean) * slope - offset; g and gx may be the same memory.
 struct BnInputGradient {
   Dtype dtype;
@@ -72,8 +110,11 @@ struct BnInputGradient {
 
 int64_t bn_lif_scratch_bytes(int64_t steps, Dtype dtype);
 void bn_statistics(const BnStatistics& p, int threads);
+void bn_moments(const BnMoments& p);
+void bn_affine(const BnAffine& p);
 void bn_lif_forward(const BnLifForward& p, int threads);
 void bn_lif_backward(const BnLifBackward& p, int threads);
+void bn_gradient_terms(const BnGradientTerms& p);
 void bn_input_gradient(const BnInputGradient& p, int threads);
 
 }  // namespace stmixer

@@ -10,10 +10,6 @@ namespace stmixer {
 // The numbers are part of the Python binding.
 enum class Dtype : int32_t { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };
 
-inline int64_t element_size(Dtype dtype) {
-  return dtype == Dtype::f64 ? 8 : dtype == Dtype::f32 ? 4 : 2;
-}
-
 // Membranes are float for everything but double.
 inline int64_t state_size(Dtype dtype) { return dtype == Dtype::f64 ? 8 : 4; }
 

@@ -34,14 +34,14 @@ def _with_channel_runs(x: Tensor, channel_dim: int) -> tuple[Tensor, tuple[int, 
     return x, strides, inner
 
 
-def _statistics(x: Tensor, inner: int, channel_dim: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance per channel in float64, from one read of ``x``."""
+def _statistics(x: Tensor, inner: int, channel_dim: int, mean: Tensor, var: Tensor) -> None:
+    """Fills mean and biased variance per channel from one read of ``x``."""
+    extension, code = _native.extension(), _native.DTYPE_CODES[x.dtype]
     channels = x.shape[channel_dim]
-    first = [0] * x.dim()
-    pivot = x.movedim(channel_dim, -1)[tuple(first[:-1])].to(state_dtype(x.dtype)).contiguous()
+    pivot = x.movedim(channel_dim, -1)[(0,) * (x.dim() - 1)].to(mean.dtype).contiguous()
     sums = torch.empty(2, channels, dtype=torch.float64)
-    _native.extension().bn_statistics(
-        _native.DTYPE_CODES[x.dtype],
+    extension.bn_statistics(
+        code,
         x.shape[0],
         x[0].numel(),
         x.stride(0),
@@ -52,17 +52,36 @@ def _statistics(x: Tensor, inner: int, channel_dim: int) -> tuple[Tensor, Tensor
         sums.data_ptr(),
         torch.get_num_threads(),
     )
-    offset, square = sums / (x.numel() // channels)
-    return pivot.double() + offset, (square - offset * offset).clamp_(min=0)
+    extension.bn_moments(
+        code,
+        channels,
+        x.numel() // channels,
+        sums.data_ptr(),
+        pivot.data_ptr(),
+        mean.data_ptr(),
+        var.data_ptr(),
+    )
 
 
 def _affine(
-    weight: Tensor | None, bias: Tensor | None, mean: Tensor, invstd: Tensor
-) -> tuple[Tensor, Tensor]:
-    """BN as ``scale * x + shift``, in the state type."""
-    scale = invstd if weight is None else weight.to(invstd.dtype) * invstd
-    shift = -mean * scale if bias is None else bias.to(invstd.dtype) - mean * scale
-    return scale.contiguous(), shift.contiguous()
+    weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``invstd``, and BN as ``scale * x + shift``, in the state type."""
+    invstd, scale, shift = (torch.empty_like(mean) for _ in range(3))
+    weight, bias = (None if p is None else p.to(mean.dtype).contiguous() for p in (weight, bias))
+    _native.extension().bn_affine(
+        1 if mean.dtype == torch.float64 else 0,
+        len(mean),
+        eps,
+        _native.address(weight),
+        _native.address(bias),
+        mean.data_ptr(),
+        var.data_ptr(),
+        invstd.data_ptr(),
+        scale.data_ptr(),
+        shift.data_ptr(),
+    )
+    return invstd, scale, shift
 
 
 def bn_lif_forward(
@@ -82,17 +101,17 @@ def bn_lif_forward(
     keep_sum: bool,
     return_state: bool,
     pack: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     x, strides, inner = _with_channel_runs(x, channel_dim)
     dtype = state_dtype(x.dtype)
     if training:
-        mean, var = _statistics(x, inner, channel_dim)
+        mean, var = (torch.empty(x.shape[channel_dim], dtype=dtype) for _ in range(2))
+        _statistics(x, inner, channel_dim, mean, var)
     else:
         assert running_mean is not None and running_var is not None
-        mean, var = running_mean.double(), running_var.double()
-    invstd = torch.rsqrt(var + eps).to(dtype)
-    mean, var = mean.to(dtype), var.to(dtype)
-    scale, shift = _affine(weight, bias, mean, invstd)
+        # Results of an op must not be its arguments.
+        mean, var = (r.to(dtype, copy=True).contiguous() for r in (running_mean, running_var))
+    _, scale, shift = _affine(weight, bias, mean, var, eps)
     residual = None if residual is None else _native.with_steps(residual, strides)
     v_init = _native.with_strides(v_init, strides)
     s = _native.empty_like_steps(x, strides)
@@ -122,7 +141,7 @@ def bn_lif_forward(
             torch.get_num_threads(),
         )
     bits = pack_cpu.pack_rows(s) if pack and not in_kernel else bits
-    return s, total, v, bits, mean.clone(), var, invstd
+    return s, total, v, bits, mean, var
 
 
 def bn_lif_backward(
@@ -135,7 +154,8 @@ def bn_lif_backward(
     weight: Tensor | None,
     bias: Tensor | None,
     mean: Tensor,
-    invstd: Tensor,
+    var: Tensor,
+    eps: float,
     training: bool,
     residual_gradient: bool,
     channel_dim: int,
@@ -149,7 +169,8 @@ def bn_lif_backward(
     x, strides, inner = _with_channel_runs(x, channel_dim)
     dtype = state_dtype(x.dtype)
     channels, steps, neurons = x.shape[channel_dim], x.shape[0], x[0].numel()
-    bn_scale, shift = _affine(weight, bias, mean, invstd)
+    invstd, bn_scale, shift = _affine(weight, bias, mean, var, eps)
+    gweight, gbias, slope, offset = (torch.zeros_like(mean) for _ in range(4))
     gs = None if gs is None else _native.with_steps(gs, strides, packed=True)
     gsum = None if gsum is None else _native.with_steps(gsum, strides, packed=True)
     total = None if total is None else _native.with_steps(total, strides, packed=True)
@@ -157,7 +178,7 @@ def bn_lif_backward(
     start = _native.with_strides(v_init, strides)
     g = _native.empty_like_steps(x, strides)
     gv_init = _native.nothing(x, dtype) if start is None else _native.empty_step(x, strides, dtype)
-    sums = torch.zeros(2, channels, dtype=torch.float64)
+    sums = torch.empty(2, channels, dtype=torch.float64)
     # Without a residual the gradient of the sum is only a step on the way: finish it in place.
     gx = _native.empty_like_steps(x, strides) if residual_gradient else g
     if x.numel():
@@ -188,10 +209,18 @@ def bn_lif_backward(
             sums.data_ptr(),
             threads,
         )
-        # Batch statistics depend on x too: the mean of g, and its projection on x, drop out.
-        per_value = sums / (x.numel() // channels) if training else torch.zeros_like(sums)
-        offset = (bn_scale * per_value[0]).to(dtype)
-        slope = (bn_scale * invstd * per_value[1]).to(dtype)
+        extension.bn_gradient_terms(
+            code,
+            channels,
+            x.numel() // channels if training else 0,
+            sums.data_ptr(),
+            invstd.data_ptr(),
+            bn_scale.data_ptr(),
+            gweight.data_ptr(),
+            gbias.data_ptr(),
+            slope.data_ptr(),
+            offset.data_ptr(),
+        )
         extension.bn_input_gradient(
             code,
             steps,
@@ -208,6 +237,5 @@ def bn_lif_backward(
             gx.data_ptr(),
             threads,
         )
-    gbias, gweight = sums.to(dtype)
     gresidual = g if residual_gradient else _native.nothing(x, x.dtype)
-    return gx, gresidual, gweight.clone(), gbias.clone(), gv_init
+    return gx, gresidual, gweight, gbias, gv_init

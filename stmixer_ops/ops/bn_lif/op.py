@@ -21,14 +21,14 @@ _native.library.define(
     "bn_lif_forward(Tensor x, Tensor? weight, Tensor? bias, Tensor? running_mean,"
     " Tensor? running_var, bool training, float eps, Tensor? residual, Tensor? v_init,"
     f" int channel_dim, {_NEURON}, bool keep_sum, bool return_state, bool pack)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 _native.library.impl("bn_lif_forward", cpu.bn_lif_forward, "CPU")
 _native.library.define(
     "bn_lif_backward(Tensor? gs, Tensor? gsum, Tensor? gv, Tensor x, Tensor? total,"
-    " Tensor? v_init, Tensor? weight, Tensor? bias, Tensor mean, Tensor invstd, bool training,"
-    f" bool residual_gradient, int channel_dim, {_NEURON}, bool detach_reset, str surrogate,"
-    " float scale) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    " Tensor? v_init, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps,"
+    f" bool training, bool residual_gradient, int channel_dim, {_NEURON}, bool detach_reset,"
+    " str surrogate, float scale) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 _native.library.impl("bn_lif_backward", cpu.bn_lif_backward, "CPU")
 
@@ -53,7 +53,7 @@ def _bn_lif_forward_fake(
     pack: bool,
 ) -> tuple[Tensor, ...]:
     strides, dtype = _native.step_strides(x), state_dtype(x.dtype)
-    per_channel = [x.new_empty(x.shape[channel_dim], dtype=dtype) for _ in range(3)]
+    per_channel = [x.new_empty(x.shape[channel_dim], dtype=dtype) for _ in range(2)]
     return (
         _native.empty_like_steps(x, strides),
         _native.empty_like_steps(x, strides) if keep_sum else _native.nothing(x, x.dtype),
@@ -74,7 +74,8 @@ def _bn_lif_backward_fake(
     weight: Tensor | None,
     bias: Tensor | None,
     mean: Tensor,
-    invstd: Tensor,
+    var: Tensor,
+    eps: float,
     training: bool,
     residual_gradient: bool,
     *options: Any,
@@ -156,7 +157,7 @@ class _BNLIF(torch.autograd.Function):
         return_state: bool,
         pack: bool,
     ) -> tuple[Tensor, ...]:
-        s, total, v, bits, mean, var, invstd = torch.ops.stmixer.bn_lif_forward(
+        s, total, v, bits, mean, var = torch.ops.stmixer.bn_lif_forward(
             x,
             weight,
             bias,
@@ -177,9 +178,9 @@ class _BNLIF(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(bits, mean, var)
         ctx.keep_sum, ctx.return_state = keep_sum, return_state
-        ctx.save_for_backward(x, weight, bias, total if keep_sum else None, v_init, mean, invstd)
+        ctx.save_for_backward(x, weight, bias, total if keep_sum else None, v_init, mean, var)
         ctx.has_residual = residual is not None
-        ctx.training = training
+        ctx.eps, ctx.training = eps, training
         ctx.channel_dim = channel_dim
         ctx.options = (threshold, decay, reset, detach_reset, surrogate, scale)
         return s, total, v, bits, mean, var
@@ -188,7 +189,7 @@ class _BNLIF(torch.autograd.Function):
     def backward(
         ctx: Any, gs: Tensor | None, gsum: Tensor | None, gv: Tensor | None, *others: None
     ) -> tuple[Any, ...]:
-        x, weight, bias, total, v_init, mean, invstd = ctx.saved_tensors
+        x, weight, bias, total, v_init, mean, var = ctx.saved_tensors
         # Placeholders of results nobody asked for have gradients of their own in traced graphs.
         gsum = gsum if ctx.keep_sum else None
         gv = gv if ctx.return_state else None
@@ -202,7 +203,8 @@ class _BNLIF(torch.autograd.Function):
             weight,
             bias,
             mean,
-            invstd,
+            var,
+            ctx.eps,
             ctx.training,
             ctx.has_residual,
             ctx.channel_dim,
