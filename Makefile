@@ -31,7 +31,7 @@ bench: $(STAMPS)/package $(STAMPS)/test $(STAMPS)/bench
 	$(BIN)/python -m bench $(BENCH)
 
 lint: $(STAMPS)/lint
-	$(BIN)/pre-commit run --all-files --show-diff-on-failure
+	PATH="$(abspath $(BIN)):$$PATH" pre-commit run --all-files --show-diff-on-failure
 
 format: $(STAMPS)/lint
 	-$(BIN)/ruff check --fix --quiet .
