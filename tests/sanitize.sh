@@ -10,8 +10,10 @@ rm -rf "$target"
   --config-settings=cmake.define.STMIXER_SANITIZE=ON \
   --config-settings=build-dir="$PWD/build/sanitize-objects"
 cd tests
-# Leaks are not looked for: the interpreter itself holds memory to the end.
+# Leaks are not looked for: the interpreter itself holds memory to the end. The test that counts
+# allocations stands in for malloc, as the sanitizer does.
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
 export PYTHONPATH=$target LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)"
 exec "$python" -m pytest -q test_ops_lif.py test_ops_bn_lif.py test_ops_token_mix.py \
-  test_ops_linear_pack.py test_engine_*.py "$@"
+  test_ops_linear_pack.py test_engine_*.py \
+  --deselect test_engine_threads.py::test_the_hot_path_allocates_nothing "$@"

@@ -247,3 +247,19 @@ def test_bad_arguments_are_named(change, message):
     } | change
     with pytest.raises((ValueError, TypeError), match=message):
         F.bn_lif(**arguments)
+
+
+def test_reference_gradient_in_a_layout_that_looks_channels_last():
+    """With a last dimension of 1 PyTorch's own batch norm gives another gradient here."""
+    x = torch.randn(2, 3, 4, 1, dtype=torch.float64).transpose(1, 2).contiguous().transpose(1, 2)
+    g, gradients = torch.randn(2, 3, 4, 1, dtype=torch.float64), []
+    for backend in ("cpu", "reference"):
+        leaf = x.detach().requires_grad_()
+        _, total = F.bn_lif(leaf, None, None, None, None, training=True, return_sum=True,
+                            channel_dim=1, backend=backend)  # fmt: skip
+        gradients.append(torch.autograd.grad(total, leaf, g)[0])
+    leaf = x.detach().requires_grad_()
+    centred = leaf - leaf.mean((0, 2, 3), keepdim=True)
+    exact = centred / ((centred**2).mean((0, 2, 3), keepdim=True) + 1e-5).sqrt()
+    (wanted,) = torch.autograd.grad(exact, leaf, g)
+    assert all(error(gradient, wanted) <= 1e-12 for gradient in gradients)

@@ -32,8 +32,11 @@ def bn_lif(
     that whoever keeps the sum can recompute the membrane from it.
     """
     dtype = state_dtype(y.dtype)
+    # Three dimensions: with four, PyTorch's CPU backward mistakes some layouts for channels-last
+    # (seen with a last dimension of 1, torch 2.13).
+    moved = y.to(dtype).movedim(channel_dim, 1)
     x = F.batch_norm(
-        y.to(dtype).movedim(channel_dim, 1),
+        moved.reshape(*moved.shape[:2], -1),
         running_mean,
         running_var,
         None if weight is None else weight.to(dtype),
@@ -41,7 +44,8 @@ def bn_lif(
         training=training,
         momentum=momentum,
         eps=eps,
-    ).movedim(1, channel_dim)
+    )
+    x = x.reshape(moved.shape).movedim(1, channel_dim)
     if residual is not None:
         x = x + residual.to(dtype)
     if residual is not None or keep_sum:
