@@ -112,8 +112,6 @@ void bind_bn_lif(py::module_& m) {
                        threads);
       },
       Unlocked());
-  m.def("bn_lif_scratch_bytes",
-        [](int64_t steps, int dtype) { return bn_lif_scratch_bytes(steps, Dtype(dtype)); });
   m.def(
       "bn_lif_backward",
       [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, int64_t channels, int64_t inner,

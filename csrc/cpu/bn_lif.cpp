@@ -32,10 +32,6 @@ int64_t forward_blocks(int64_t neurons, const ChannelLayout& layout) {
 
 }  // namespace
 
-int64_t bn_lif_scratch_bytes(int64_t steps, Dtype dtype) {
-  return steps * kHistoryBlock * state_size(dtype);
-}
-
 void bn_statistics(const BnStatistics& p, int threads) {
   const auto& kernels = STMIXER_TABLE(bn_lif_kernels);
   sum_channels(forward_blocks(p.neurons, p.layout), p.layout.channels,
@@ -53,7 +49,7 @@ void bn_lif_forward(const BnLifForward& p, int threads) {
 
 void bn_lif_backward(const BnLifBackward& p, int threads) {
   const auto& kernels = STMIXER_TABLE(bn_lif_kernels);
-  const int64_t scratch = bn_lif_scratch_bytes(p.steps, p.dtype);
+  const int64_t scratch = lif_scratch_bytes(p.steps, p.dtype);
   const int block = channel_block(kHistoryBlock, p.layout.channels, p.layout.inner);
   sum_channels(
       ceil_div(p.neurons, block), p.layout.channels, useful_threads(p.steps * p.neurons, threads),

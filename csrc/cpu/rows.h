@@ -91,6 +91,12 @@ inline const R* read_row(const In* row, R* buffer, int n) {
   return buffer;
 }
 
+// A finished row, copied or converted into a tensor.
+template <class R, class Out>
+inline void write_row(const R* __restrict row, Out* __restrict out, int n) {
+  for (int i = 0; i < n; ++i) narrow(row[i], out[i]);
+}
+
 // A row of a large result, written around the caches: such a result is gone from them before
 // anyone reads it, and a plain store would first fetch the lines it overwrites.
 template <class R>
@@ -109,8 +115,9 @@ inline void stream_row(const R* row, R* out, int n) {
     return;
   }
 #endif
-  for (int i = 0; i < n; ++i) out[i] = row[i];
+  write_row(row, out, n);
 }
+
 // Streamed stores are ordered before whatever the thread does next.
 inline void end_streams() {
 #if defined(__AVX2__)
@@ -136,13 +143,7 @@ inline void finish_row(const R* result, R* row, int n, bool stream) {
 }
 template <class R, class Out>
 inline void finish_row(const R* buffer, Out* row, int n, bool) {
-  for (int i = 0; i < n; ++i) narrow(buffer[i], row[i]);
-}
-
-// A finished row, copied or converted into a tensor.
-template <class R, class Out>
-inline void write_row(const R* __restrict row, Out* __restrict out, int n) {
-  for (int i = 0; i < n; ++i) narrow(row[i], out[i]);
+  write_row(buffer, row, n);
 }
 
 template <class R>

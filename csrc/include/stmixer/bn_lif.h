@@ -1,7 +1,7 @@
 #pragma once
 // Batch normalisation + residual sum + LIF. Layout as in lif.h; the channel of neuron m is
 // (m / inner) % channels, which covers both channels innermost (inner = 1) and channels first.
-#include "stmixer/neuron.h"
+#include "stmixer/lif.h"
 
 namespace stmixer {
 
@@ -76,7 +76,7 @@ struct BnLifBackward {
   const void* gv;      // or null
   void* g;             // gradient of the sum
   void* gv_init;       // or null
-  void* scratch;       // threads * bn_lif_scratch_bytes(p)
+  void* scratch;       // threads * lif_scratch_bytes(steps, dtype)
   double* sums;        // [2, channels]: sum of g, and of g times the normalised x
 };
 
@@ -108,7 +108,6 @@ struct BnInputGradient {
   void* gx;
 };
 
-int64_t bn_lif_scratch_bytes(int64_t steps, Dtype dtype);
 void bn_statistics(const BnStatistics& p, int threads);
 void bn_moments(const BnMoments& p);
 void bn_affine(const BnAffine& p);

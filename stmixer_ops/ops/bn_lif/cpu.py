@@ -10,28 +10,14 @@ from ..lif.spec import state_dtype
 from ..pack import cpu as pack_cpu
 
 
-def _inner(x: Tensor, strides: tuple[int, ...], channel_dim: int) -> int | None:
-    """Neighbours in memory that share a channel, or None where that is no single number."""
-    inner = strides[channel_dim - 1]
-    below = [
-        size
-        for size, stride in zip(x.shape[1:], strides, strict=True)
-        if size > 1 and stride < inner
-    ]
-    covered = 1
-    for size in below:
-        covered *= size
-    return inner if covered == inner else None
-
-
 def _with_channel_runs(x: Tensor, channel_dim: int) -> tuple[Tensor, tuple[int, ...], int]:
-    """``x``, the strides of a step and the run length, copying only layouts no kernel takes."""
+    """``x``, the strides of a step, and how many neighbours in memory share a channel.
+
+    In a dense layout that number is the channel dimension's stride.
+    """
     strides = _native.step_strides(x)
-    x = _native.with_steps(x, strides)
-    inner = 1 if x.shape[channel_dim] == 1 else _inner(x, strides, channel_dim)
-    if inner is None:
-        raise AssertionError("a dense layout always has one run length per channel")
-    return x, strides, inner
+    inner = 1 if x.shape[channel_dim] == 1 else strides[channel_dim - 1]
+    return _native.with_steps(x, strides), strides, inner
 
 
 def _statistics(x: Tensor, inner: int, channel_dim: int, mean: Tensor, var: Tensor) -> None:
@@ -184,7 +170,7 @@ def bn_lif_backward(
     if x.numel():
         extension, code = _native.extension(), _native.DTYPE_CODES[x.dtype]
         threads = torch.get_num_threads()
-        scratch = _native.scratch(threads * extension.bn_lif_scratch_bytes(steps, code))
+        scratch = _native.scratch(threads * extension.lif_scratch_bytes(steps, code))
         extension.bn_lif_backward(
             code,
             steps,
