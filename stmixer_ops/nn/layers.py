@@ -213,8 +213,8 @@ def batch_norm(bn: nn.Module, y: Tensor) -> Tensor:
     """``bn`` over ``y [T, B, ..., C]``, same shape, by calling the module."""
     if y.dim() == 4 and is_plain(bn, nn.BatchNorm1d):
         return bn(y.flatten(0, 2)).view(y.shape)
-    z = bn(y.flatten(0, 1).movedim(-1, 1))
-    return z.movedim(1, -1).unflatten(0, y.shape[:2])
+    z = bn(channels_first(y).flatten(0, 1))
+    return channels_last(z.unflatten(0, y.shape[:2]))
 
 
 def fire(lif: nn.Module, x: Tensor, *, pack: bool = False) -> Spikes:
