@@ -38,8 +38,8 @@ struct TransposeTask {
   int32_t in_rows, first_column_byte, column_bytes;
 };
 
-// How outputs look at inputs: a convolution, or anything narrower. Where each position is on its
-// own the width is 1 and the height counts positions.
+// How outputs look at inputs: a convolution, or anything narrower. Positions on their own are lined
+// up in rows as if they were an image.
 struct Geometry {
   int32_t in_height = 1, in_width = 1, out_width = 1;
   int32_t kernel_h = 1, kernel_w = 1, stride = 1, padding = 0;

@@ -69,11 +69,20 @@ Memory pack_weights(const std::vector<float>& weight, const ProjectStep& s, int 
   return packed;
 }
 
+// Positions of their own are lined up in rows as if they were an image: the lists of a row lie close
+// together, and rows are what list tasks are cut into. The largest divisor of n up to 16.
+int row_width(int n) {
+  int width = std::min(n, 16);
+  while (n % width != 0) --width;
+  return width;
+}
+
 void set_geometry(ProjectStep& s, const Projection& p, const Shape& in, const Shape& out) {
   Geometry& g = s.geometry;
   if (p.kind == Kind::token_mix) {
     // Channels are what pixels are elsewhere, tokens what channels are.
-    g.in_height = in.channels;
+    g.in_width = g.out_width = row_width(in.channels);
+    g.in_height = in.channels / g.in_width;
     s.in_channels = in.pixels();
     s.target.channels = out.pixels();
     s.groups = p.weight_shape[0];
@@ -90,9 +99,9 @@ void set_geometry(ProjectStep& s, const Projection& p, const Shape& in, const Sh
     g.padding = p.padding;
   }
   const bool pointwise = g.kernel_h == 1 && g.kernel_w == 1 && g.stride == 1 && g.padding == 0;
-  g.in_height = pointwise ? in.pixels() : in.height;
-  g.in_width = pointwise ? 1 : in.width;
-  g.out_width = pointwise ? 1 : out.width;
+  g.in_width = pointwise ? row_width(in.pixels()) : in.width;
+  g.in_height = in.pixels() / g.in_width;
+  g.out_width = pointwise ? g.in_width : out.width;
 }
 
 }  // namespace
