@@ -55,18 +55,27 @@ class Node {
     return {sizes[0], sizes[1], sizes[2]};
   }
 
-  // The float32 tensor that the field names, flat, and its shape; empty if the field is None.
-  std::vector<float> tensor(const char* key, const py::dict& tensors,
-                            std::vector<int>* shape = nullptr) const {
-    const auto name = get<std::optional<std::string>>(key, "a string or None");
-    if (!name) return {};
-    if (!tensors.contains(name->c_str())) fail("tensor '" + *name + "' is missing");
-    const py::object value = tensors[name->c_str()];
-    using Array = py::array_t<float, py::array::c_style>;
-    if (!Array::check_(value)) fail("tensor '" + *name + "' must be contiguous float32");
+  // The tensor that the field names, flat, and its shape; empty if the field is None. To may be
+  // wider than From, the type in the file.
+  template <class To, class From = To>
+  std::vector<To> tensor(const char* key, const py::dict& tensors,
+                         std::vector<int>* shape = nullptr) const {
+    using Array = py::array_t<From, py::array::c_style>;
+    const py::object value = tensor_object(key, tensors);
+    if (value.is_none()) return {};
+    if (!Array::check_(value))
+      fail("tensor '" + get<std::string>(key, "a string") + "' must be contiguous " +
+           py::str(py::dtype::of<From>()).template cast<std::string>());
     const auto array = py::reinterpret_borrow<Array>(value);
     if (shape != nullptr) shape->assign(array.shape(), array.shape() + array.ndim());
-    return std::vector<float>(array.data(), array.data() + array.size());
+    return std::vector<To>(array.data(), array.data() + array.size());
+  }
+
+  py::object tensor_object(const char* key, const py::dict& tensors) const {
+    const auto name = get<std::optional<std::string>>(key, "a string or None");
+    if (!name) return py::none();
+    if (!tensors.contains(name->c_str())) fail("tensor '" + *name + "' is missing");
+    return tensors[name->c_str()];
   }
 
   [[noreturn]] void fail(const std::string& what) const {
@@ -87,7 +96,28 @@ Kind kind_of(const Node& node, std::initializer_list<std::pair<const char*, Kind
   node.fail("is of unknown kind '" + name + "'");
 }
 
-Population make_population(const Node& node) {
+void read_integer_population(const Node& node, const py::dict& tensors, Population* p) {
+  if (p->kind == Population::Kind::readout) {
+    p->scale = node.tensor<float>("scale", tensors);
+    p->bias = node.tensor<float>("bias", tensors);
+  }
+  if (p->kind != Population::Kind::lif) return;
+  p->soft_reset = node.flag("soft_reset");
+  p->integer_threshold = node.tensor<int32_t>("threshold", tensors);
+  p->integer_reset = node.tensor<int32_t>("reset", tensors);
+  p->integer_decay = node.integer("decay");
+}
+
+void read_integer_projection(const Node& node, const py::dict& tensors, Projection* p) {
+  if (p->kind == Projection::Kind::mean) return;
+  p->wide = !py::isinstance<py::array_t<int8_t>>(node.tensor_object("weight", tensors));
+  p->integer_weight = p->wide ? node.tensor<int16_t>("weight", tensors, &p->weight_shape)
+                              : node.tensor<int16_t, int8_t>("weight", tensors, &p->weight_shape);
+  p->multiplier = node.tensor<int32_t>("multiplier", tensors);
+  p->shift = node.integer("shift");
+}
+
+Population make_population(const Node& node, const py::dict& tensors, bool integer) {
   using Kind = Population::Kind;
   Population p;
   p.name = node.text("name");
@@ -95,7 +125,8 @@ Population make_population(const Node& node) {
       kind_of<Kind>(node, {{"input", Kind::input}, {"lif", Kind::lif}, {"readout", Kind::readout}});
   p.shape = node.shape();
   if (p.kind != Kind::input) p.current = node.text("current");
-  if (p.kind != Kind::lif) return p;
+  if (integer) read_integer_population(node, tensors, &p);
+  if (integer || p.kind != Kind::lif) return p;
   p.threshold = node.number("threshold");
   p.decay = node.number("decay");
   p.input_scale = node.number("input_scale");
@@ -104,7 +135,7 @@ Population make_population(const Node& node) {
   return p;
 }
 
-Projection make_projection(const Node& node, const py::dict& tensors) {
+Projection make_projection(const Node& node, const py::dict& tensors, bool integer) {
   using Kind = Projection::Kind;
   Projection p;
   p.name = node.text("name");
@@ -118,18 +149,26 @@ Projection make_projection(const Node& node, const py::dict& tensors) {
     p.stride = node.integer("stride");
     p.padding = node.integer("padding");
   }
-  if (p.kind != Kind::mean) p.weight = node.tensor("weight", tensors, &p.weight_shape);
+  if (integer) {
+    read_integer_projection(node, tensors, &p);
+  } else if (p.kind != Kind::mean) {
+    p.weight = node.tensor<float>("weight", tensors, &p.weight_shape);
+  }
   return p;
 }
 
-Current make_current(const Node& node, const py::dict& tensors) {
+Current make_current(const Node& node, const py::dict& tensors, bool integer) {
   Current c;
   c.name = node.text("name");
   c.shape = node.shape();
   for (py::handle item : node.list("projections"))
-    c.projections.push_back(make_projection(Node("projection", item), tensors));
+    c.projections.push_back(make_projection(Node("projection", item), tensors, integer));
   c.currents = node.get<std::vector<std::string>>("currents", "a list of strings");
-  c.bias = node.tensor("bias", tensors);
+  if (integer) {
+    c.integer_bias = node.tensor<int32_t>("bias", tensors);
+  } else {
+    c.bias = node.tensor<float>("bias", tensors);
+  }
   return c;
 }
 
@@ -140,10 +179,12 @@ Graph make_graph(const py::dict& description, const py::dict& tensors) {
       throw std::invalid_argument(std::string("graph: '") + key + "' must be a list");
     return py::reinterpret_borrow<py::list>(description[key]);
   };
+  graph.integer = description["precision"].cast<std::string>() == "int8";
+  graph.input_shift = description["input_shift"].cast<int>();
   for (py::handle item : list("populations"))
-    graph.populations.push_back(make_population(Node("population", item)));
+    graph.populations.push_back(make_population(Node("population", item), tensors, graph.integer));
   for (py::handle item : list("currents"))
-    graph.currents.push_back(make_current(Node("current", item), tensors));
+    graph.currents.push_back(make_current(Node("current", item), tensors, graph.integer));
   return graph;
 }
 

@@ -198,7 +198,7 @@ def test_foreign_files(tmp_path: Path, content: bytes, message: str) -> None:
 
 
 def test_other_versions_and_missing_files(saved: Path, tmp_path: Path) -> None:
-    saved.write_bytes(saved.read_bytes().replace(b'"version": "1"', b'"version": "9"'))
+    saved.write_bytes(saved.read_bytes().replace(b'"version": "2"', b'"version": "9"'))
     with pytest.raises(ValueError, match="version is '9'"):
         Engine.load(saved)
     with pytest.raises(FileNotFoundError):

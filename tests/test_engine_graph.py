@@ -241,7 +241,7 @@ def _change(where: str, **fields):
         ("pool", {"source": "late.lif1"}, "'pool': averages no current"),
         ("logits", {"current": "head2"}, "'logits': reads 'head2', which does not exist"),
         ("logits", {"current": "stream2"}, "'logits': has shape"),
-        ("head", {"shape": [4, 1, 1]}, "'head': bias must hold 4 values, got 5"),
+        ("head", {"shape": [4, 1, 1]}, "'head': writes channels 0 to 5 of 4"),
     ],
 )
 def test_bad_graphs_are_refused_by_name(where: str, fields: dict, message: str) -> None:

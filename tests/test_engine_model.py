@@ -244,8 +244,8 @@ def test_values_that_are_not_finite_are_refused_by_name(name: str, value: float)
 
 def test_compile_arguments() -> None:
     model = make_model()
-    with pytest.raises(NotImplementedError, match="int8"):
-        so.Engine.compile(model, precision="int8")
+    with pytest.raises(ValueError, match="int16_layers"):
+        so.Engine.compile(model, int16_layers=["head"])
     with pytest.raises(ValueError, match="precision must be"):
         so.Engine.compile(model, precision="fp16")
     with pytest.raises(ValueError, match="calibration"):

@@ -17,6 +17,8 @@ constexpr int kVectorBytes = 16;
 
 typedef float VecF32 __attribute__((vector_size(kVectorBytes)));
 typedef double VecF64 __attribute__((vector_size(kVectorBytes)));
+typedef int32_t VecI32 __attribute__((vector_size(kVectorBytes)));
+typedef int16_t VecI16 __attribute__((vector_size(kVectorBytes)));
 
 template <class R>
 struct VecOf;
@@ -27,6 +29,14 @@ struct VecOf<float> {
 template <>
 struct VecOf<double> {
   typedef VecF64 type;
+};
+template <>
+struct VecOf<int32_t> {
+  typedef VecI32 type;
+};
+template <>
+struct VecOf<int16_t> {
+  typedef VecI16 type;
 };
 template <class R>
 using Vec = typename VecOf<R>::type;

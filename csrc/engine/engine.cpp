@@ -56,12 +56,9 @@ class PoolLease {
 
 struct Engine::State {
   State(const Graph& graph, int threads)
-      : threads(threads),
-        isa(current_isa()),
-        lists(list_kernels(isa)),
-        project(project_kernels(isa)) {
+      : threads(threads), isa(current_isa()), kernels(kernels_of(isa)) {
     const CheckedGraph checked = check_graph(graph);
-    plan = make_plan(checked, project.max_units);
+    plan = make_plan(checked, {kernels.project.max_units, kernels.integer.vector_bytes});
     counter = std::make_unique<ActivityCounter>(plan, checked);
     count_forks();
     runtime.store(new Runtime(threads, forks.load()));
@@ -85,8 +82,7 @@ struct Engine::State {
 
   const int threads;
   const Isa isa;
-  const ListKernels& lists;
-  const ProjectKernels& project;
+  const Kernels kernels;
   Plan plan;
   std::unique_ptr<ActivityCounter> counter;
   std::atomic<Runtime*> runtime{nullptr};
@@ -111,7 +107,7 @@ void Engine::run(const Input& input, float* logits, const Recording* recording) 
   Workspace& workspace = *lease;
   workspace.prepare(plan, input.steps, input.batch, input.sequence, state_->threads);
   const PoolLease pool(runtime.pool);
-  Runner runner(plan, state_->lists, state_->project, workspace, pool.get());
+  Runner runner(plan, state_->kernels, workspace, pool.get());
   for (int first = 0; first < input.batch; first += workspace.images()) {
     const int count = std::min(workspace.images(), input.batch - first);
     if (!runner.run(input, first, count, logits, recording, state_->counter.get()))

@@ -1,6 +1,5 @@
 #include "engine/graph.h"
 
-#include <cmath>
 #include <cstdint>
 #include <stdexcept>
 
@@ -9,9 +8,7 @@ namespace {
 
 using Kind = Projection::Kind;
 
-[[noreturn]] void fail(const std::string& node, const std::string& what) {
-  throw std::invalid_argument("graph: '" + node + "': " + what);
-}
+constexpr auto fail = graph_error;
 
 std::string text(const std::vector<int>& shape) {
   std::string s = "[";
@@ -29,28 +26,9 @@ void check_shape(const std::string& node, const Shape& s) {
     fail(node, "shape " + text(s) + " is larger than the engine takes");
 }
 
-void check_finite(const std::string& node, const char* what, const std::vector<float>& values) {
-  for (float v : values)
-    if (!std::isfinite(v)) fail(node, std::string(what) + " holds a value that is not finite");
-}
-
-void check_population(const Population& p) {
-  check_shape(p.name, p.shape);
-  if (p.kind != Population::Kind::lif) return;
-  if (!(p.decay >= 0.0f && p.decay <= 1.0f)) fail(p.name, "decay must lie in [0, 1]");
-  for (float v : {p.threshold, p.input_scale, p.v_init})
-    if (!std::isfinite(v)) fail(p.name, "the parameters of the neuron must be finite");
-}
-
 void check_weight(const Projection& p, const std::vector<int>& expected) {
   if (p.weight_shape != expected)
     fail(p.name, "weight must be " + text(expected) + ", got " + text(p.weight_shape));
-  size_t count = 1;
-  for (int n : expected) count *= static_cast<size_t>(n);
-  if (p.weight.size() != count)
-    fail(p.name, "weight must hold " + std::to_string(count) + " values, got " +
-                     std::to_string(p.weight.size()));
-  check_finite(p.name, "weight", p.weight);
 }
 
 // The extent of a convolution's output, or 0 if the kernel does not fit.
@@ -99,7 +77,7 @@ int check_projection(const Projection& p, const Shape& in, const Shape& out) {
       return in.channels;
     }
     case Kind::mean:
-      if (!p.weight.empty()) fail(p.name, "a mean has no weight");
+      if (!p.weight_shape.empty()) fail(p.name, "a mean has no weight");
       if (out.pixels() != 1) fail(p.name, "a mean over positions needs a current of one position");
       return in.channels;
   }
@@ -112,7 +90,7 @@ class Checker {
 
   CheckedGraph check() {
     collect_names();
-    for (const Population& p : graph_.populations) check_population(p);
+    for (const Population& p : graph_.populations) check_shape(p.name, p.shape);
     for (const Current& c : graph_.currents) check_current(c);
     check_ends();
     sort();
@@ -147,10 +125,6 @@ class Checker {
   void check_current(const Current& c) const {
     check_shape(c.name, c.shape);
     if (c.projections.empty() && c.currents.empty()) fail(c.name, "sums nothing");
-    if (!c.bias.empty() && c.bias.size() != static_cast<size_t>(c.shape.channels))
-      fail(c.name, "bias must hold " + std::to_string(c.shape.channels) + " values, got " +
-                       std::to_string(c.bias.size()));
-    check_finite(c.name, "bias", c.bias);
     for (const std::string& name : c.currents) {
       const Shape& other = checked_.shape(resolve_current(c.name, name));
       if (other.channels != c.shape.channels || other.pixels() != c.shape.pixels())
@@ -253,6 +227,14 @@ const Shape& CheckedGraph::shape(const NodeRef& node) const {
                                             : graph->currents[node.index].shape;
 }
 
-CheckedGraph check_graph(const Graph& graph) { return Checker(graph).check(); }
+CheckedGraph check_graph(const Graph& graph) {
+  CheckedGraph checked = Checker(graph).check();
+  check_numbers(checked);
+  return checked;
+}
+
+void graph_error(const std::string& node, const std::string& what) {
+  throw std::invalid_argument("graph: '" + node + "': " + what);
+}
 
 }  // namespace stmixer::engine

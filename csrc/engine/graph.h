@@ -34,4 +34,10 @@ struct CheckedGraph {
 // Throws std::invalid_argument naming the node and what is wrong with it.
 CheckedGraph check_graph(const Graph& graph);
 
+// Of a graph whose names and shapes have been checked: that weights, biases and parameters of
+// neurons are as many as these say, finite, and in an int8 network in range.
+void check_numbers(const CheckedGraph& graph);
+
+[[noreturn]] void graph_error(const std::string& node, const std::string& what);
+
 }  // namespace stmixer::engine

@@ -7,17 +7,11 @@ namespace {
 
 using Kind = Projection::Kind;
 
-// Channels per block of a spike list. It fixes the order of summation (block, ky, kx, c), so it may
-// depend on the shape only; a change makes other sums of the same file. With the tiles below a
-// chunk of weights, one block and one ky, is about 48 KB: larger ones miss the first-level cache
-// more often, smaller ones leave loops too short to predict (measured: 24 KB -15 %, 96 KB -10 %).
-int channel_block(int channels, const Geometry& g) {
-  const int rows = g.kernel_w == 1 ? 192 : 144;
-  const int wanted = std::max(rows / g.kernel_w, 8);
-  const int blocks = (channels + wanted - 1) / wanted;
-  const int block = static_cast<int>(round_up((channels + blocks - 1) / blocks, 8));
-  return std::min(block, (1 << 16) / g.in_width / 8 * 8);  // keys have 16 bits
-}
+// Weight rows of a chunk, one block and one ky. They fix the order of summation (block, ky, kx, c),
+// so they may depend on the shape only; a change makes other sums of the same file. With the tiles
+// below a chunk is about 48 KB: larger ones miss the first-level cache more often, smaller ones
+// leave loops too short to predict (measured: 24 KB -15 %, 96 KB -10 %).
+int chunk_rows(const Geometry& g) { return g.kernel_w == 1 ? 192 : 144; }
 
 // Units of the widest tile, if registers allow: see above.
 int widest_tile(const Geometry& g) { return g.kernel_w == 1 ? 4 : 6; }
@@ -69,12 +63,21 @@ Memory pack_weights(const std::vector<float>& weight, const ProjectStep& s, int 
   return packed;
 }
 
-// Positions of their own are lined up in rows as if they were an image: the lists of a row lie close
-// together, and rows are what list tasks are cut into. The largest divisor of n up to 16.
+// Positions of their own are lined up in rows as if they were an image: the lists of a row lie
+// close together, and rows are what list tasks are cut into. The largest divisor of n up to 16.
 int row_width(int n) {
   int width = std::min(n, 16);
   while (n % width != 0) --width;
   return width;
+}
+
+}  // namespace
+
+int channel_block(int channels, const Geometry& g, int rows) {
+  const int wanted = std::max(rows / g.kernel_w, 8);
+  const int blocks = (channels + wanted - 1) / wanted;
+  const int block = static_cast<int>(round_up((channels + blocks - 1) / blocks, 8));
+  return std::min(block, (1 << 16) / g.in_width / 8 * 8);  // keys have 16 bits
 }
 
 void set_geometry(ProjectStep& s, const Projection& p, const Shape& in, const Shape& out) {
@@ -104,15 +107,13 @@ void set_geometry(ProjectStep& s, const Projection& p, const Shape& in, const Sh
   g.out_width = pointwise ? g.in_width : out.width;
 }
 
-}  // namespace
-
 ListLayout list_layout(const ProjectStep& step, bool by_channel) {
   ListLayout layout;
   layout.by_channel = by_channel;
   layout.rows = step.geometry.in_height;
   layout.width = step.geometry.in_width;
   layout.channels = step.in_channels;
-  layout.block_channels = channel_block(step.in_channels, step.geometry);
+  layout.block_channels = step.block_channels;
   layout.blocks = (layout.channels + layout.block_channels - 1) / layout.block_channels;
   return layout;
 }
@@ -128,7 +129,9 @@ ProjectStep project_step(const Projection& p, const Shape& in, const Shape& out,
     s.tiles = split_tiles(s.target.channels, max_units, 0);
     return s;
   }
-  const int block = spikes ? channel_block(s.in_channels, s.geometry) : s.in_channels;
+  const int block =
+      spikes ? channel_block(s.in_channels, s.geometry, chunk_rows(s.geometry)) : s.in_channels;
+  s.block_channels = block;
   const size_t rows = weight_rows(s, block);
   s.tiles = split_tiles(s.target.channels, std::min(max_units, widest_tile(s.geometry)), rows);
   s.group_weights = static_cast<int64_t>(rows * round_up(s.target.channels, kUnit));

@@ -1,6 +1,7 @@
 #include "engine/plan.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <limits>
 #include <optional>
 #include <stdexcept>
@@ -20,13 +21,16 @@ using RefKind = NodeRef::Kind;
 
 class Planner {
  public:
-  Planner(const CheckedGraph& graph, int max_units)
-      : graph_(graph), max_units_(max_units), readers_(graph.graph->currents.size()) {}
+  Planner(const CheckedGraph& graph, const KernelTraits& traits)
+      : graph_(graph), traits_(traits), readers_(graph.graph->currents.size()) {}
 
   Plan plan() {
     find_readers();
     neurons_of_.assign(graph_.graph->populations.size(), -1);
     values_of_.assign(graph_.graph->currents.size(), -1);
+    bounds_.assign(graph_.graph->currents.size(), 0);
+    plan_.integer = graph_.graph->integer;
+    plan_.input_shift = graph_.graph->input_shift;
     for (const NodeRef& node : graph_.order) {
       if (node.is(RefKind::current)) {
         plan_current(node.index);
@@ -93,7 +97,9 @@ class Planner {
     v.pixel_stride = static_cast<int>(round_up(columns, kUnit));
     v.per_step = per_step;
     v.by_channel = by_channel;
-    v.buffer = new_buffer(size_t{4} * v.pixels * v.pixel_stride, per_step);
+    // What the head of an int8 network sums takes 64 bits.
+    const size_t bytes = plan_.integer && !per_step ? 8 : 4;
+    v.buffer = new_buffer(bytes * v.pixels * v.pixel_stride, per_step);
     plan_.values.push_back(v);
     return static_cast<int>(plan_.values.size()) - 1;
   }
@@ -104,6 +110,9 @@ class Planner {
     n.name = p.name;
     n.population = index;
     n.lif = {p.threshold, p.decay, p.input_scale, p.v_init, p.soft_reset};
+    n.threshold = p.integer_threshold;
+    if (p.soft_reset) n.reset = p.integer_reset;
+    n.decay = p.integer_decay;
     n.by_channel = by_channel;
     n.rows = by_channel ? p.shape.channels : p.shape.pixels();
     n.columns = by_channel ? p.shape.pixels() : p.shape.channels;
@@ -138,13 +147,19 @@ class Planner {
     const Population& p = population(index);
     if (p.kind == Population::Kind::input) {
       plan_.input = p.shape;
-      plan_.input_buffer = new_buffer(size_t{4} * p.shape.channels * p.shape.pixels());
+      // 16 bits a value, channels in pairs, or float32.
+      const size_t pixel = plan_.integer ? 2 * round_up(p.shape.channels, 2) : 4 * p.shape.channels;
+      plan_.input_buffer = new_buffer(pixel * p.shape.pixels());
       add_step(p.name, LoadStep{});
       return;
     }
     const int values = values_of_[graph_.find(p.current).index];
     if (p.kind == Population::Kind::readout) {
       if (plan_.values[values].per_step) refuse(p.name, "must read a mean over time");
+      if (plan_.integer && !is_head(current(graph_.find(p.current).index)))
+        refuse(p.name, "must read a linear layer in an int8 network");
+      plan_.readout_scale = p.scale;
+      plan_.readout_bias = p.bias;
       plan_.readout = values;
       plan_.classes = p.shape.channels;
       plan_.buffers[plan_.values[values].buffer].died = std::numeric_limits<int>::max();
@@ -175,6 +190,13 @@ class Planner {
     return *found;
   }
 
+  // Whether the current is a linear layer of a mean over time, and nothing else.
+  bool is_head(const Current& c) const {
+    if (c.projections.size() != 1 || !c.currents.empty()) return false;
+    const NodeRef& source = graph_.find(c.projections[0].source);
+    return source.is(RefKind::current) && !plan_.values[values_of_[source.index]].per_step;
+  }
+
   static bool covers(const Projection& p, const Current& c) {
     return p.channel_offset == 0 && (p.kind == Kind::mean || p.kind == Kind::token_mix ||
                                      p.weight_shape[0] == c.shape.channels);
@@ -185,6 +207,7 @@ class Planner {
     const Readers& readers = readers_[index];
     const bool by_channel = is_by_channel(c, readers);
     const bool steps = per_step(c);
+    if (plan_.integer) bound_current(index, steps);
     // One projection that covers the current finishes it, so neurons can fire in its epilogue.
     const bool one = c.projections.size() == 1 && covers(c.projections[0], c);
     const bool fires = one && steps && !readers.neurons.empty();
@@ -198,7 +221,7 @@ class Planner {
     if (summed) {
       for (int term : terms) touch_values(term);
       touch_values(values_of_[index]);
-      add_step(c.name, SumStep{values_of_[index], std::move(terms), c.bias});
+      add_step(c.name, SumStep{values_of_[index], std::move(terms), c.bias, c.integer_bias});
       base = values_of_[index];
     }
     for (const Projection& p : c.projections) {
@@ -206,17 +229,42 @@ class Planner {
       target.channel_offset = p.channel_offset;
       target.base = base;
       target.store = values_of_[index];
-      if (!summed) target.bias = c.bias;
+      if (!summed) {
+        target.bias = c.bias;
+        target.integer_bias = c.integer_bias;
+      }
       plan_projection(p, c, std::move(target), fires ? readers.neurons[0] : -1, by_channel);
     }
+  }
+
+  // Integers must not overflow, whatever spikes come: a neuron integrates less than 2^30 a step.
+  void bound_current(int index, bool steps) {
+    const Current& c = current(index);
+    if (!steps) {
+      if (!c.integer_bias.empty() || !c.currents.empty() || c.projections.size() != 1)
+        refuse(c.name, "must be a plain mean or the head in an int8 network");
+      return;
+    }
+    int64_t bound = 0;
+    for (int32_t b : c.integer_bias) bound = std::max(bound, std::abs(int64_t{b}));
+    for (const std::string& name : c.currents) bound += bounds_[graph_.find(name).index];
+    for (const Projection& p : c.projections) {
+      const NodeRef& source = graph_.find(p.source);
+      bound += integer_bound(
+          p, graph_.shape(source), c.shape,
+          source.is(RefKind::population) && population(source.index).kind == Population::Kind::lif);
+    }
+    if (bound >= kMembraneLimit)
+      refuse(c.name, "its integers may overflow: up to " + std::to_string(bound) + " of 2^30");
+    bounds_[index] = bound;
   }
 
   // Token mixing computes tokens innermost, which only neurons can read.
   bool is_by_channel(const Current& c, const Readers& readers) const {
     const bool mixes = std::any_of(c.projections.begin(), c.projections.end(),
                                    [](const Projection& p) { return p.kind == Kind::token_mix; });
-    if (mixes &&
-        (c.projections.size() > 1 || !c.currents.empty() || !c.bias.empty() || readers.others))
+    if (mixes && (c.projections.size() > 1 || !c.currents.empty() || !c.bias.empty() ||
+                  !c.integer_bias.empty() || readers.others))
       refuse(c.name, "token mixing can only drive neurons, without bias or other terms");
     return mixes;
   }
@@ -229,7 +277,12 @@ class Planner {
     if (p.kind == Kind::mean && !source.is(RefKind::current)) refuse(p.name, "averages no current");
     if (p.kind == Kind::token_mix && !spikes) refuse(p.name, "mixes tokens of no spikes");
 
-    ProjectStep step = project_step(p, graph_.shape(source), c.shape, spikes, max_units_);
+    const Shape& in = graph_.shape(source);
+    ProjectStep step = plan_.integer
+                           ? integer_step(p, in, c.shape, spikes, is_head(c), traits_.vector_bytes)
+                           : project_step(p, in, c.shape, spikes, traits_.max_units);
+    if (plan_.integer && step.kind == ProjectStep::Kind::dense && source.is(RefKind::current))
+      refuse(p.name, "multiplies a current, which an int8 network does in its head only");
     if (spikes) {
       const bool channels_as_rows = p.kind == Kind::token_mix;
       step.lists = lists_of(source.index, list_layout(step, channels_as_rows));
@@ -242,6 +295,8 @@ class Planner {
       touch(plan_.input_buffer);
     }
     target.channels = step.target.channels;
+    target.multiplier = std::move(step.target.multiplier);
+    target.shift = step.target.shift;
     touch_values(target.base);
     touch_values(target.store);
     if (fires >= 0) target.neurons = new_neurons(fires, by_channel);
@@ -261,17 +316,18 @@ class Planner {
   }
 
   const CheckedGraph& graph_;
-  const int max_units_;
+  const KernelTraits traits_;
   std::vector<Readers> readers_;  // by current
   std::vector<int> neurons_of_;   // by population
   std::vector<int> values_of_;    // by current
+  std::vector<int64_t> bounds_;   // of an int8 network, by current
   Plan plan_;
 };
 
 }  // namespace
 
-Plan make_plan(const CheckedGraph& graph, int max_units) {
-  return Planner(graph, max_units).plan();
+Plan make_plan(const CheckedGraph& graph, const KernelTraits& traits) {
+  return Planner(graph, traits).plan();
 }
 
 int fired_by(const Step& step) {

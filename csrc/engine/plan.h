@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/graph.h"
+#include "engine/integer_kernels.h"
 #include "engine/kernels.h"
 #include "engine/memory.h"
 
@@ -34,6 +35,8 @@ struct Neurons {
   std::string name;
   int population = -1;  // in graph.populations
   LifSpec lif{};
+  std::vector<int32_t> threshold, reset;  // of an int8 network
+  int32_t decay = 0;
   bool by_channel = false;
   int rows = 0, columns = 0, row_bytes = 0;
   int bits = -1;  // buffer
@@ -62,7 +65,9 @@ struct Lists {
 // Where finished sums go: bias and an earlier current are added, the result is stored and drives
 // neurons, each only if given.
 struct Target {
-  std::vector<float> bias;    // this projection's channels, or empty
+  std::vector<float> bias;  // this projection's channels, or empty
+  std::vector<int32_t> integer_bias, multiplier;
+  int shift = 0;
   int base = -1, store = -1;  // values
   int neurons = -1;
   int channel_offset = 0, channels = 0;
@@ -70,7 +75,7 @@ struct Target {
 
 struct Tile {
   int first_channel, units;
-  size_t weights;  // offset in floats
+  size_t weights;  // offset in weights
 };
 
 // The input: checked, channels innermost.
@@ -86,22 +91,29 @@ struct SumStep {
   int store;  // values
   std::vector<int> terms;
   std::vector<float> bias;  // or empty
+  std::vector<int32_t> integer_bias;
 };
 
 // One projection into a current. Spikes come as lists and are gathered; real numbers come as values
-// (-1: the input) and are multiplied, or averaged.
+// (-1: the input) and are multiplied, or averaged. The head of an int8 network multiplies a mean.
 struct ProjectStep {
-  enum class Kind { gather, dense, mean };
+  enum class Kind { gather, dense, mean, head };
   Kind kind = Kind::gather;
   int lists = -1, values = -1;
   Geometry geometry;
-  int in_channels = 0;
+  int in_channels = 0, block_channels = 0;
   int groups = 1, group_pixels = 0;  // output pixels with weights of their own: heads of a mixer
-  int64_t group_weights = 0;         // floats
+  int64_t group_weights = 0;         // weights
   std::vector<Tile> tiles;
   Memory weights;
+  int weight_bytes = 4;  // 1 or 2 in an int8 network
+  int safe_blocks = 0;   // channel blocks whose int8 weights can be summed in 16 bits
   const ProjectStep* following = nullptr;  // the next step that gathers
   Target target;
+
+  const char* weights_of(int group, const Tile& tile) const {
+    return weights.data() + weight_bytes * (group * group_weights + tile.weights);
+  }
 
   int64_t macs() const {
     return int64_t{groups} * group_pixels * target.channels * in_channels * geometry.kernel_h *
@@ -120,6 +132,9 @@ struct Step {
 };
 
 struct Plan {
+  bool integer = false;
+  int input_shift = 0;
+  std::vector<float> readout_scale, readout_bias;
   Shape input;
   int input_buffer = -1;
   int readout = -1;  // values
@@ -131,9 +146,14 @@ struct Plan {
   std::vector<Step> steps;
 };
 
+// What a plan must know of the kernels that will run it.
+struct KernelTraits {
+  int max_units;     // widest tile
+  int vector_bytes;  // register that interleaves int8 weights
+};
+
 // Throws std::invalid_argument for what a checked graph may say but this engine cannot run.
-// max_units: widest tile of the kernels that will run it.
-Plan make_plan(const CheckedGraph& graph, int max_units);
+Plan make_plan(const CheckedGraph& graph, const KernelTraits& traits);
 
 // The neurons that a step makes fire, or -1.
 int fired_by(const Step& step);

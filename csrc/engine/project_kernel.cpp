@@ -8,6 +8,7 @@
 
 #include "common/simd.h"
 #include "engine/kernels.h"
+#include "engine/window.h"
 #include "stmixer/lif_step.h"
 
 namespace stmixer::engine {
@@ -21,8 +22,6 @@ constexpr int kUnitVectors = kUnit / kF32;
 constexpr int kMaxUnits = kF32 >= 8 ? 6 : 3;
 
 inline Vec<float> splat(float x) { return Vec<float>{} + x; }
-inline int max_int(int a, int b) { return a > b ? a : b; }
-inline int min_int(int a, int b) { return a < b ? a : b; }
 
 template <int kVectors>
 struct Sums {
@@ -43,38 +42,6 @@ struct Sums {
   void add_scaled(const float* row, float scale) {
     for (int i = 0; i < kVectors; ++i) v[i] += load(row + i * kF32) * scale;
   }
-};
-
-// Brings the chunk of weights that comes next from L3 to L2 while this one is being summed, a few
-// lines per output.
-class Prefetcher {
- public:
-  Prefetcher(const float* next, int64_t bytes, int64_t outputs)
-      : line_(reinterpret_cast<const char*>(next)),
-        lines_per_output_(static_cast<int>((bytes / 64 + outputs - 1) / outputs)) {}
-
-  void step() {
-    for (int i = 0; i < lines_per_output_; ++i, line_ += 64) __builtin_prefetch(line_, 0, 2);
-  }
-
- private:
-  const char* line_;
-  int lines_per_output_;
-};
-
-// Output pixels in order, and where the window of each begins in the input.
-struct Cursor {
-  Cursor(const Geometry& g, int pixel) : g_(g), y_(pixel / g.out_width), x_(pixel % g.out_width) {}
-
-  void next() {
-    if (++x_ == g_.out_width) x_ = 0, ++y_;
-  }
-  int top() const { return y_ * g_.stride - g_.padding; }
-  int left() const { return x_ * g_.stride - g_.padding; }
-
- private:
-  const Geometry& g_;
-  int y_, x_;
 };
 
 // Kernels work on a copy of their task: what they store could otherwise, for all the compiler
@@ -249,10 +216,6 @@ inline uint32_t fire(Vec<float>& v, Vec<float> threshold, bool soft) {
   return bits;
 }
 
-inline void write_bits(uint8_t* to, uint32_t bits) {
-  for (int byte = 0; byte < kGroup / 8; ++byte) to[byte] = static_cast<uint8_t>(bits >> (8 * byte));
-}
-
 void finish(const FinishTask& given) noexcept {
   const FinishTask task = given;
   const LifSpec lif = task.lif ? *task.lif : LifSpec{};
@@ -282,7 +245,7 @@ void finish(const FinishTask& given) noexcept {
             v.v[i] = lif_charge(v.v[i], lif.input_scale * x.v[i], decay);
             fired |= fire(v.v[i], threshold, lif.soft) << (i * kF32);
           }
-          write_bits(bits, fired & mask);
+          write_bits<kGroup>(bits, fired & mask);
         }
         sums += task.sums_step;
         at += task.store_step;

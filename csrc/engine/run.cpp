@@ -9,6 +9,41 @@ namespace {
 
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
+// One image, channels innermost; false if a value is not finite.
+bool load_floats(const float* in, int channels, int pixels, void* to) {
+  float* out = static_cast<float*>(to);
+  bool finite = true;
+  for (int c = 0; c < channels; ++c) {
+    for (int p = 0; p < pixels; ++p) {
+      const float x = in[int64_t{c} * pixels + p];
+      finite &= std::isfinite(x);
+      out[int64_t{p} * channels + c] = x;
+    }
+  }
+  return finite;
+}
+
+// The same rounded to 16 bits in units of 2^-shift; what is larger saturates. An odd number of
+// channels is followed by zeros.
+bool load_fixed(const float* in, int channels, int pixels, int shift, void* to) {
+  int16_t* out = static_cast<int16_t*>(to);
+  const int stride = channels + channels % 2;
+  const float scale = static_cast<float>(1 << shift);
+  bool finite = true;
+  if (stride != channels) std::fill(out, out + int64_t{pixels} * stride, int16_t{0});
+  for (int c = 0; c < channels; ++c) {
+    for (int p = 0; p < pixels; ++p) {
+      const float x = in[int64_t{c} * pixels + p];
+      finite &= std::isfinite(x);
+      const float bounded = std::min(std::max(x * scale, -32768.0f), 32767.0f);
+      // Adding 1.5 * 2^23 rounds to an integer, half to even, as float arithmetic does.
+      const float rounded = (bounded + 12582912.0f) - 12582912.0f;
+      out[int64_t{p} * stride + c] = static_cast<int16_t>(rounded);
+    }
+  }
+  return finite;
+}
+
 }  // namespace
 
 bool Runner::run(const Input& input, int first, int count, float* logits,
@@ -32,22 +67,17 @@ bool Runner::run(const Input& input, int first, int count, float* logits,
 
 // [T, B, C, H, W] as it came to [T, B, H, W, C], refusing what is not finite.
 bool Runner::do_step(const LoadStep&) {
-  const int channels = plan_.input.channels, pixels = plan_.input.pixels();
   const int steps = input_.sequence ? input_.steps : 1;
-  float* to = workspace_.buffer<float>(plan_.input_buffer);
+  char* to = workspace_.buffer<char>(plan_.input_buffer);
+  const size_t image_bytes = plan_.buffers[plan_.input_buffer].bytes;
   std::atomic<bool> finite{true};
   parallel(steps * images_, [&](int row, int) {
     const int t = row / images_, image = first_ + row % images_;
     const float* in = input_.data + t * input_.step_stride + image * input_.image_stride;
-    float* out = to + int64_t{row} * pixels * channels;
-    bool good = true;
-    for (int c = 0; c < channels; ++c) {
-      for (int p = 0; p < pixels; ++p) {
-        const float x = in[int64_t{c} * pixels + p];
-        good &= std::isfinite(x);
-        out[int64_t{p} * channels + c] = x;
-      }
-    }
+    const int channels = plan_.input.channels, pixels = plan_.input.pixels();
+    char* out = to + row * image_bytes;
+    const bool good = plan_.integer ? load_fixed(in, channels, pixels, plan_.input_shift, out)
+                                    : load_floats(in, channels, pixels, out);
     if (!good) finite.store(false, std::memory_order_relaxed);
   });
   return finite.load();
@@ -88,89 +118,103 @@ bool Runner::do_step(const ListStep& step) {
       turn.column_bytes = (pixel + task.rows * layout.width + 7) / 8 - pixel / 8;
       turn.out = reinterpret_cast<uint8_t*>(workspace_.scratch(thread));
       turn.out_stride = (layout.channels + 7) / 8;
-      list_kernels_.transpose_bits(turn);
+      kernels_.lists.transpose_bits(turn);
       task.bits = turn.out + pixel % 8 * turn.out_stride;
       task.bits_pixel = turn.out_stride;
     }
-    list_kernels_.build_lists(task);
+    kernels_.lists.build_lists(task);
   });
   return true;
 }
 
 bool Runner::do_step(const SumStep& step) {
+  plan_.integer ? sum(step, step.integer_bias) : sum(step, step.bias);
+  return true;
+}
+
+template <class T>
+void Runner::sum(const SumStep& step, const std::vector<T>& bias) {
   const Values& to = plan_.values[step.store];
   const int stride = to.pixel_stride;
   parallel(steps_of(to) * images_, [&](int row, int) {
     for (int p = 0; p < to.pixels; ++p) {
       const int64_t at = (int64_t{row} * to.pixels + p) * stride;
-      float* out = values(step.store) + at;
-      std::fill(out, out + stride, 0.0f);
-      std::copy(step.bias.begin(), step.bias.end(), out);
+      T* out = values<T>(step.store) + at;
+      std::fill(out, out + stride, T{0});
+      std::copy(bias.begin(), bias.end(), out);
       for (int term : step.terms)
-        for (int c = 0; c < stride; ++c) out[c] += values(term)[at + c];
+        for (int c = 0; c < stride; ++c) out[c] += values<T>(term)[at + c];
     }
+  });
+}
+
+bool Runner::do_step(const ProjectStep& step) {
+  const bool varying =
+      step.kind == ProjectStep::Kind::gather || step.kind == ProjectStep::Kind::dense;
+  const int steps = varying ? input_.steps : 1;
+  const int pixels = pixels_per_task(step, steps, images_, threads());
+  const int blocks = ceil_div(step.group_pixels, pixels) * step.groups;
+  // Tiles outermost: a thread that takes the next task mostly has its weights at hand.
+  parallel(static_cast<int>(step.tiles.size()) * images_ * blocks, [&](int task, int thread) {
+    const Part part = part_of(step, task, pixels, blocks);
+    if (part.pixels <= 0) return;
+    char* scratch = workspace_.scratch(thread);
+    plan_.integer ? project_integer(step, part, scratch) : project(step, part, scratch);
   });
   return true;
 }
 
-bool Runner::do_step(const ProjectStep& step) {
-  const int steps = step.kind == ProjectStep::Kind::mean ? 1 : input_.steps;
-  const int pixels = pixels_per_task(step, steps, images_, threads());
-  const int blocks = ceil_div(step.group_pixels, pixels) * step.groups;
-  // Tiles outermost: a thread that takes the next task mostly has its weights at hand.
-  parallel(static_cast<int>(step.tiles.size()) * images_ * blocks,
-           [&](int task, int thread) { project_task(step, task, pixels, blocks, thread); });
-  return true;
+Runner::Part Runner::part_of(const ProjectStep& step, int task, int pixels_per_task,
+                             int blocks) const {
+  const int blocks_per_group = blocks / step.groups;
+  const int group = task % blocks / blocks_per_group;
+  const int begin = task % blocks % blocks_per_group * pixels_per_task;
+  return {task / (images_ * blocks),
+          task / blocks % images_,
+          group,
+          group * step.group_pixels + begin,
+          std::min(pixels_per_task, step.group_pixels - begin),
+          weights_after(step, task, blocks)};
 }
 
-void Runner::project_task(const ProjectStep& step, int index, int pixels_per_task, int blocks,
-                          int thread) {
-  const int tile_index = index / (images_ * blocks);
-  const int image = index / blocks % images_;
-  const int blocks_per_group = blocks / step.groups;
-  const int group = index % blocks / blocks_per_group;
-  const int begin = index % blocks % blocks_per_group * pixels_per_task;
-  const int pixels = std::min(pixels_per_task, step.group_pixels - begin);
-  if (pixels <= 0) return;
-  const int pixel = group * step.group_pixels + begin;
-  const Tile& tile = step.tiles[tile_index];
+void Runner::project(const ProjectStep& step, const Part& part, char* scratch) {
+  const Tile& tile = step.tiles[part.tile];
   const int width = tile.units * kUnit;
-  const float* weights = step.weights.as<float>() + group * step.group_weights + tile.weights;
-  float* sums = reinterpret_cast<float*>(workspace_.scratch(thread));
-
-  FinishTask finish = finish_task(step.target, image, pixel, pixels);
-  // A static image is convolved once, its sums serve all time steps.
-  const bool once = step.kind == ProjectStep::Kind::dense && !varies(plan_, step, input_.sequence);
-  const int sum_steps = once ? 1 : finish.steps;
+  const float* weights = reinterpret_cast<const float*>(step.weights_of(part.group, tile));
+  float* sums = reinterpret_cast<float*>(scratch);
+  FinishTask finish = finish_task(step.target, part.image, part.pixel, part.pixels);
+  const int steps = sum_steps(step, finish.steps);
   switch (step.kind) {
     case ProjectStep::Kind::gather: {
-      GatherTask task = gather_task(step, image);
+      GatherTask task = gather_task(step, part.image);
       task.weights = weights;
-      task.next = weights_after(step, index, blocks);
+      task.next = static_cast<const float*>(part.next);
       task.sums = sums;
-      task.first_pixel = pixel;
-      task.pixels = pixels;
-      task.steps = sum_steps;
+      task.first_pixel = part.pixel;
+      task.pixels = part.pixels;
+      task.steps = steps;
       task.units = tile.units;
-      project_kernels_.gather(task);
+      kernels_.project.gather(task);
       break;
     }
     case ProjectStep::Kind::dense: {
-      DenseTask task = dense_task(step, image);
+      DenseTask task = dense_task(step, part.image);
       task.weights = weights;
       task.sums = sums;
-      task.first_pixel = pixel;
-      task.pixels = pixels;
-      task.steps = sum_steps;
+      task.first_pixel = part.pixel;
+      task.pixels = part.pixels;
+      task.steps = steps;
       task.units = tile.units;
-      project_kernels_.dense(task);
+      kernels_.project.dense(task);
       break;
     }
+    case ProjectStep::Kind::head:  // of an int8 network only
+      return;
     case ProjectStep::Kind::mean: {
       const Values& v = plan_.values[step.values];
       const int64_t image_floats = int64_t{v.pixels} * v.pixel_stride;
-      const float* in = values(step.values) + image * image_floats + tile.first_channel;
-      project_kernels_.mean(
+      const float* in = values(step.values) + part.image * image_floats + tile.first_channel;
+      kernels_.project.mean(
           {in, sums, images_ * image_floats, v.pixel_stride, v.pixels, steps_of(v), tile.units});
       break;
     }
@@ -178,29 +222,29 @@ void Runner::project_task(const ProjectStep& step, int index, int pixels_per_tas
 
   const int64_t first = tile.first_channel;
   finish.sums = sums;
-  finish.sums_pixel = int64_t{sum_steps} * width;
-  finish.sums_step = sum_steps == 1 ? 0 : width;
+  finish.sums_pixel = int64_t{steps} * width;
+  finish.sums_step = steps == 1 ? 0 : width;
   finish.channels = static_cast<int32_t>(std::min<int64_t>(width, step.target.channels - first));
   if (finish.bias != nullptr) finish.bias += first;
   if (finish.base != nullptr) finish.base += first;
   if (finish.store != nullptr) finish.store += first;
   if (finish.bits != nullptr) finish.bits += first / 8;
-  project_kernels_.finish(finish);
+  kernels_.project.finish(finish);
 }
 
 // Threads take tasks in turn, so this one probably gets the task `threads` further on, or at the
 // end of a step one of the first of the next.
-const float* Runner::weights_after(const ProjectStep& step, int index, int blocks) const {
-  const int next = index + threads();
+const void* Runner::weights_after(const ProjectStep& step, int task, int blocks) const {
+  const int next = task + threads();
   const int tile = next / (images_ * blocks);
   if (tile < static_cast<int>(step.tiles.size())) {
     const int group = next % blocks / (blocks / step.groups);
-    return step.weights.as<float>() + group * step.group_weights + step.tiles[tile].weights;
+    return step.weights_of(group, step.tiles[tile]);
   }
-  if (step.following == nullptr) return step.weights.as<float>();
+  if (step.following == nullptr) return step.weights.data();
   const ProjectStep& following = *step.following;
   const size_t first = std::min<size_t>(next % threads(), following.tiles.size() - 1);
-  return following.weights.as<float>() + following.tiles[first].weights;
+  return following.weights_of(0, following.tiles[first]);
 }
 
 GatherTask Runner::gather_task(const ProjectStep& step, int image) const {
@@ -263,11 +307,12 @@ bool Runner::do_step(const FireStep& step) {
   target.neurons = step.neurons;
   target.channels = plan_.neurons[step.neurons].columns;
   parallel(images_, [&](int image, int) {
+    if (plan_.integer) return fire_integer(step, image);
     FinishTask task = finish_task(target, image, 0, v.pixels);
     task.sums = values(step.values) + int64_t{image} * v.pixels * v.pixel_stride;
     task.sums_pixel = v.pixel_stride;
     task.sums_step = int64_t{images_} * v.pixels * v.pixel_stride;
-    project_kernels_.finish(task);
+    kernels_.project.finish(task);
   });
   return true;
 }
@@ -294,8 +339,15 @@ void Runner::record(const Step& step, const Recording& recording,
 void Runner::read_out(float* logits) const {
   const int64_t stride = plan_.values[plan_.readout].pixel_stride;
   for (int image = 0; image < images_; ++image) {
-    const float* from = values(plan_.readout) + image * stride;
-    std::copy(from, from + plan_.classes, logits + int64_t{first_ + image} * plan_.classes);
+    float* to = logits + int64_t{first_ + image} * plan_.classes;
+    if (!plan_.integer) {
+      const float* from = values(plan_.readout) + image * stride;
+      std::copy(from, from + plan_.classes, to);
+      continue;
+    }
+    const int64_t* from = values<int64_t>(plan_.readout) + image * stride;
+    for (int i = 0; i < plan_.classes; ++i)
+      to[i] = plan_.readout_scale[i] * static_cast<float>(from[i]) + plan_.readout_bias[i];
   }
 }
 

@@ -5,6 +5,7 @@
 #include "engine/kernels.h"
 #include "engine/plan.h"
 #include "engine/pool.h"
+#include "engine/tables.h"
 #include "engine/workspace.h"
 #include "stmixer/engine.h"
 
@@ -14,13 +15,8 @@ namespace stmixer::engine {
 class Runner {
  public:
   // pool: null computes on the calling thread.
-  Runner(const Plan& plan, const ListKernels& lists, const ProjectKernels& project,
-         const Workspace& workspace, Pool* pool)
-      : plan_(plan),
-        list_kernels_(lists),
-        project_kernels_(project),
-        workspace_(workspace),
-        pool_(pool) {}
+  Runner(const Plan& plan, const Kernels& kernels, const Workspace& workspace, Pool* pool)
+      : plan_(plan), kernels_(kernels), workspace_(workspace), pool_(pool) {}
 
   // Images [first, first + count) of the input, to logits[first]. False if a value of the input is
   // not finite. ActivityCounter may be null.
@@ -35,11 +31,37 @@ class Runner {
   bool do_step(const FireStep& step);
 
   void record(const Step& step, const Recording& recording, const ActivityCounter* counter) const;
-  void project_task(const ProjectStep& step, int task, int pixels_per_task, int blocks, int thread);
-  const float* weights_after(const ProjectStep& step, int index, int blocks) const;
+  // What one task of a projection computes: `pixels` outputs of one image, a tile of channels.
+  struct Part {
+    int tile, image, group, pixel, pixels;
+    const void* next;  // weights that this thread will probably want after these
+  };
+  Part part_of(const ProjectStep& step, int task, int pixels_per_task, int blocks) const;
+  const void* weights_after(const ProjectStep& step, int task, int blocks) const;
+  // A static image is convolved once, its sums serve all time steps.
+  int sum_steps(const ProjectStep& step, int steps) const {
+    const bool once =
+        step.kind == ProjectStep::Kind::dense && !varies(plan_, step, input_.sequence);
+    return once ? 1 : steps;
+  }
+
+  void project(const ProjectStep& step, const Part& part, char* scratch);
   GatherTask gather_task(const ProjectStep& step, int image) const;
   DenseTask dense_task(const ProjectStep& step, int image) const;
   FinishTask finish_task(const Target& target, int image, int pixel, int pixels) const;
+
+  // The same of an int8 network, run_integer.cpp.
+  void project_integer(const ProjectStep& step, const Part& part, char* scratch);
+  IntegerGatherTask integer_gather_task(const ProjectStep& step, int image) const;
+  IntegerDenseTask integer_dense_task(const ProjectStep& step, int image) const;
+  // `first`: the first channel of the tile, for what neurons and currents hold per channel.
+  IntegerFinishTask integer_finish_task(const Target& target, const Part& part, int first,
+                                        int channels, IntegerLif* lif) const;
+  void head(const ProjectStep& step, const Part& part) const;
+  void fire_integer(const FireStep& step, int image);
+
+  template <class T>
+  void sum(const SumStep& step, const std::vector<T>& bias);
   void read_out(float* logits) const;
 
   template <class Task>
@@ -52,12 +74,14 @@ class Runner {
   }
   int threads() const { return pool_ != nullptr ? pool_->threads() : 1; }
 
-  float* values(int index) const { return workspace_.buffer<float>(plan_.values[index].buffer); }
+  template <class T = float>
+  T* values(int index) const {
+    return workspace_.buffer<T>(plan_.values[index].buffer);
+  }
   int steps_of(const Values& v) const { return v.per_step ? input_.steps : 1; }
 
   const Plan& plan_;
-  const ListKernels& list_kernels_;
-  const ProjectKernels& project_kernels_;
+  const Kernels kernels_;
   const Workspace& workspace_;
   Pool* const pool_;
   Input input_;

@@ -1,10 +1,17 @@
 #pragma once
 #include "common/cpu_features.h"
+#include "engine/integer_kernels.h"
 #include "engine/kernels.h"
 
 namespace stmixer::engine {
 
-const ListKernels& list_kernels(Isa isa);
-const ProjectKernels& project_kernels(Isa isa);
+// The kernels of one instruction set.
+struct Kernels {
+  const ListKernels& lists;
+  const ProjectKernels& project;
+  const IntegerKernels& integer;
+};
+
+Kernels kernels_of(Isa isa);
 
 }  // namespace stmixer::engine

@@ -16,8 +16,11 @@ int widest(const ProjectStep& step) { return step.tiles[0].units * kUnit; }
 
 // Per thread, for one task of the step.
 size_t scratch_bytes(const Plan& plan, const Step& step, int steps) {
-  if (const auto* project = std::get_if<ProjectStep>(&step.work))
-    return std::max(kSumsBytes, sizeof(float) * steps * widest(*project));
+  if (const auto* project = std::get_if<ProjectStep>(&step.work)) {
+    // In an int8 network sums of 16 bits lie beside those of 32.
+    const size_t sums = std::max(kSumsBytes, sizeof(float) * steps * widest(*project));
+    return plan.integer ? sums / 2 * 3 : sums;
+  }
   if (const auto* list = std::get_if<ListStep>(&step.work)) {
     const Lists& lists = plan.lists[list->lists];
     const ListLayout& layout = lists.layout;

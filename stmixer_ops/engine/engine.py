@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import stmx
-from .graph import Graph
+from .graph import PRECISIONS, Graph
 from .stats import LayerStats, Stats
 
 if TYPE_CHECKING:
@@ -46,14 +47,12 @@ class Engine:
     threads may call one engine at once.
 
     Attributes:
-        precision: ``"fp32"``.
+        precision: ``"fp32"`` or ``"int8"``.
         num_threads: threads that one call uses.
         isa: instruction set in use.
         steps: time steps of a static image.
         num_classes: width of the logits.
     """
-
-    precision = "fp32"
 
     def __init__(self, graph: Graph, num_threads: int | None = None) -> None:
         """
@@ -84,31 +83,38 @@ class Engine:
         precision: str = "fp32",
         calibration: Any = None,
         num_threads: int | None = None,
+        *,
+        int16_layers: Collection[str] | None = None,
     ) -> Engine:
         """Compile a trained model as it is in eval mode: batch norms folded, surrogates left out.
 
         Args:
             model: a :class:`~stmixer_ops.STMixer`, on any device and of any floating dtype;
                 copied, so later changes to it have no effect.
-            precision: ``"fp32"``.
-            calibration: sample inputs for ``"int8"``; not used by this version.
+            precision: ``"fp32"``, or ``"int8"``: integers throughout, see
+                :mod:`stmixer_ops.engine.quantize`.
+            calibration: for int8, sample inputs as the model takes them, of which the first 256
+                are used: they tell the range of the input and which layers need 16-bit weights.
             num_threads: by default the CPUs this process may use.
+            int16_layers: for int8, module paths of layers that get 16-bit weights in any case.
         Raises:
             ValueError: a module that cannot be expressed, or a value that is not finite, by
                 module path.
-            NotImplementedError: ``precision="int8"``.
         """
-        if precision == "int8":
-            raise NotImplementedError(
-                "precision='int8' is not in this version of the engine; use precision='fp32'"
-            )
-        if precision != "fp32":
+        if precision not in PRECISIONS:
             raise ValueError(f"precision must be 'fp32' or 'int8', got {precision!r}")
-        if calibration is not None:
-            raise ValueError("calibration is for precision='int8'; fp32 needs none")
+        if precision == "fp32":
+            for name, value in (("calibration", calibration), ("int16_layers", int16_layers)):
+                if value is not None:
+                    raise ValueError(f"{name} is for precision='int8'; fp32 needs none")
         from .export import export
 
-        return cls(export(model), num_threads)
+        graph = export(model)
+        if precision == "int8":
+            from .calibrate import calibrated
+
+            graph = calibrated(graph, calibration, int16_layers)
+        return cls(graph, num_threads)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], num_threads: int | None = None) -> Engine:
@@ -172,6 +178,10 @@ class Engine:
         ][1:]
         medians = np.median(np.array(times), axis=0) * 1e3
         return list(zip(self._native.steps, medians.tolist(), strict=True))
+
+    @property
+    def precision(self) -> str:
+        return self._graph.precision
 
     @property
     def num_threads(self) -> int:

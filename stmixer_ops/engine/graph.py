@@ -16,6 +16,8 @@ import numpy as np
 
 Description = dict[str, Any]
 
+PRECISIONS = ("fp32", "int8")
+
 
 @dataclass
 class Graph:
@@ -24,12 +26,16 @@ class Graph:
     Attributes:
         steps: time steps for which a static image is repeated.
         batch_first: sequences come as ``[B, T, C, H, W]``.
+        precision: ``"fp32"``, or ``"int8"`` for what :func:`~.quantize.quantize` made.
+        input_shift: of an int8 network, whose input is read in units of ``2**-input_shift``.
         populations, currents: descriptions (JSON values), in order of execution.
-        tensors: float32 arrays by the names that the descriptions use.
+        tensors: arrays by the names that the descriptions use, float32 unless int8.
     """
 
     steps: int = 1
     batch_first: bool = False
+    precision: str = "fp32"
+    input_shift: int = 0
     populations: list[Description] = field(default_factory=list)
     currents: list[Description] = field(default_factory=list)
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
@@ -133,6 +139,8 @@ class Graph:
         return {
             "steps": self.steps,
             "batch_first": self.batch_first,
+            "precision": self.precision,
+            "input_shift": self.input_shift,
             "populations": self.populations,
             "currents": self.currents,
         }
@@ -146,7 +154,10 @@ class Graph:
         """
         if not isinstance(description, dict):
             raise ValueError(f"graph: must be an object, got {type(description).__name__}")
-        kinds = {"steps": int, "batch_first": bool, "populations": list, "currents": list}
+        kinds = {
+            "steps": int, "batch_first": bool, "precision": str, "input_shift": int,
+            "populations": list, "currents": list,
+        }  # fmt: skip
         for key, kind in kinds.items():
             if type(description.get(key)) is not kind:
                 raise ValueError(
@@ -155,6 +166,11 @@ class Graph:
                 )
         if description["steps"] < 1:
             raise ValueError(f"graph: 'steps' must be at least 1, got {description['steps']}")
+        if description["precision"] not in PRECISIONS:
+            raise ValueError(
+                f"graph: 'precision' must be one of {', '.join(PRECISIONS)}, "
+                f"got {description['precision']!r:.80}"
+            )
         graph = cls(**{key: description[key] for key in kinds}, tensors=tensors)
         for population in graph.populations:
             if not isinstance(population, dict):

@@ -19,22 +19,26 @@ from .._files import write_atomically
 from .graph import Graph
 
 FORMAT = "stmx"
-VERSION = "1"
+VERSION = "2"
+_DTYPES = {"F32": "<f4", "I32": "<i4", "I16": "<i2", "I8": "|i1"}
+_CODES = {np.dtype(dtype).name: code for code, dtype in _DTYPES.items()}
 _MAX_HEADER = 100_000_000  # as safetensors has it
 
 
 def write(path: str | os.PathLike[str], graph: Graph) -> None:
     """Write the file under a temporary name, then give it its own."""
     path = Path(path)
-    table, offset = {}, 0
-    for name, value in graph.tensors.items():
+    table, data, offset = {}, [], 0
+    # Wide types first, so that all are aligned.
+    for name, value in sorted(graph.tensors.items(), key=lambda item: -item[1].itemsize):
+        code = _CODES[value.dtype.name]
         table[name] = {
-            "dtype": "F32",
+            "dtype": code,
             "shape": list(value.shape),
             "data_offsets": [offset, offset + value.nbytes],
         }
+        data.append(value.astype(_DTYPES[code], copy=False).tobytes())
         offset += value.nbytes
-    data = [value.astype("<f4", copy=False).tobytes() for value in graph.tensors.values()]
     description = json.dumps(graph.description())
     checksum = _checksum(description, table, data)
     metadata = {"format": FORMAT, "version": VERSION, "graph": description, "crc32": checksum}
@@ -94,20 +98,22 @@ def _tensors(table: dict[str, Any], data: memoryview) -> dict[str, np.ndarray]:
     tensors: dict[str, np.ndarray] = {}
     end = 0
     for name, entry in table.items():
-        if not isinstance(entry, dict) or entry.get("dtype") != "F32":
-            raise ValueError(f"tensor {name!r:.80} must be of dtype F32")
+        if not isinstance(entry, dict) or entry.get("dtype") not in _DTYPES:
+            raise ValueError(f"tensor {name!r:.80} must be of dtype {', '.join(_DTYPES)}")
+        dtype = np.dtype(_DTYPES[entry["dtype"]])
         shape, offsets = _sizes(name, entry, "shape"), _sizes(name, entry, "data_offsets")
         if len(offsets) != 2:
             raise ValueError(f"tensor {name!r:.80} has no valid data_offsets")
         begin, stop = offsets
-        if begin != end or stop - begin != 4 * math.prod(shape) or stop > len(data):
+        expected = end + dtype.itemsize * math.prod(shape)
+        if begin != end or stop != expected or stop > len(data):
             raise ValueError(
                 f"tensor {name!r:.80} of shape {shape!r:.80} lies at bytes {begin} to {stop}, "
-                f"expected {end} to {end + 4 * math.prod(shape)} of {len(data)}"
+                f"expected {end} to {expected} of {len(data)}"
             )
         end = stop
-        values = np.frombuffer(data[begin:stop], "<f4").astype(np.float32, copy=False)
-        tensors[name] = values.reshape(shape)
+        values = np.frombuffer(data[begin:stop], dtype).astype(dtype.newbyteorder("="), copy=False)
+        tensors[name] = np.require(values.reshape(shape), requirements="A")
     if end != len(data):
         raise ValueError(f"it has {len(data)} bytes of tensors where {end} are described")
     return tensors

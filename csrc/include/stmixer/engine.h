@@ -28,6 +28,12 @@ struct Population {
   // v -= threshold. Every run starts at v_init.
   float threshold = 1.0f, decay = 0.5f, input_scale = 1.0f, v_init = 0.0f;
   bool soft_reset = false;
+  // Of an int8 network, per channel (after token mixing per head and token), in units of what it
+  // integrates; the decay in units of 2^-15. A soft reset subtracts `integer_reset`.
+  std::vector<int32_t> integer_threshold, integer_reset;
+  int integer_decay = 0;
+  // Of its readout, per class: logit = scale * sum + bias.
+  std::vector<float> scale, bias;
 };
 
 struct Projection {
@@ -44,6 +50,12 @@ struct Projection {
   int channel_offset = 0;  // its first output channel within the current: concatenation
   std::vector<int> weight_shape;
   std::vector<float> weight;
+  // Of an int8 network: the weights, of 8 bits unless `wide`. Sums enter the current as
+  // (sum * multiplier + half) >> shift, per channel, or without multiplier as sum << shift.
+  std::vector<int16_t> integer_weight;
+  bool wide = false;
+  std::vector<int32_t> multiplier;
+  int shift = 0;
 };
 
 struct Current {
@@ -52,11 +64,16 @@ struct Current {
   std::vector<Projection> projections;
   std::vector<std::string> currents;
   std::vector<float> bias;  // [channels], or empty
+  std::vector<int32_t> integer_bias;
 };
 
 struct Graph {
   std::vector<Population> populations;
   std::vector<Current> currents;
+  // An int8 network computes with the integer fields only. Its input is read in units of
+  // 2^-input_shift, 16 bits.
+  bool integer = false;
+  int input_shift = 0;
 };
 
 // [T, B, C, H, W] (sequence) or [B, C, H, W] (the same image at all `steps` time steps), float32.

@@ -1,0 +1,116 @@
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include "engine/graph.h"
+#include "engine/integer_kernels.h"
+
+namespace stmixer::engine {
+namespace {
+
+using Kind = Projection::Kind;
+
+constexpr auto fail = graph_error;
+
+void check_size(const std::string& node, const std::string& what, size_t size, size_t expected) {
+  if (size != expected)
+    fail(node,
+         what + " must hold " + std::to_string(expected) + " values, got " + std::to_string(size));
+}
+
+template <class T>
+void check_range(const std::string& node, const std::string& what, const std::vector<T>& values,
+                 int64_t low, int64_t high) {
+  for (int64_t v : values)
+    if (v < low || v > high)
+      fail(node, what + " must lie in [" + std::to_string(low) + ", " + std::to_string(high) +
+                     "], got " + std::to_string(v));
+}
+
+void check_floats(const std::string& node, const std::string& what,
+                  const std::vector<float>& values, size_t expected) {
+  check_size(node, what, values.size(), expected);
+  for (float v : values)
+    if (!std::isfinite(v)) fail(node, what + " holds a value that is not finite");
+}
+
+size_t weights_of(const Projection& p) {
+  size_t count = p.weight_shape.empty() ? 0 : 1;
+  for (int n : p.weight_shape) count *= static_cast<size_t>(n);
+  return count;
+}
+
+class NumberChecker {
+ public:
+  explicit NumberChecker(const CheckedGraph& graph) : graph_(graph) {}
+
+  void check_float() const {
+    for (const Population& p : graph_.graph->populations) {
+      if (p.kind != Population::Kind::lif) continue;
+      if (!(p.decay >= 0.0f && p.decay <= 1.0f)) fail(p.name, "decay must lie in [0, 1]");
+      for (float v : {p.threshold, p.input_scale, p.v_init})
+        if (!std::isfinite(v)) fail(p.name, "the parameters of the neuron must be finite");
+    }
+    for (const Current& c : graph_.graph->currents) {
+      if (!c.bias.empty()) check_floats(c.name, "bias", c.bias, c.shape.channels);
+      for (const Projection& p : c.projections)
+        check_floats(p.name, "weight", p.weight, weights_of(p));
+    }
+  }
+
+  void check_integer() const {
+    if (graph_.graph->input_shift < 0 || graph_.graph->input_shift > 24)
+      fail("input", "input_shift must lie in [0, 24]");
+    for (const Population& p : graph_.graph->populations) {
+      if (p.kind == Population::Kind::lif) check_integer_neurons(p);
+      if (p.kind != Population::Kind::readout) continue;
+      check_floats(p.name, "scale", p.scale, p.shape.channels);
+      check_floats(p.name, "bias", p.bias, p.shape.channels);
+    }
+    for (const Current& c : graph_.graph->currents) {
+      if (!c.integer_bias.empty()) {
+        check_size(c.name, "bias", c.integer_bias.size(), c.shape.channels);
+        check_range(c.name, "bias", c.integer_bias, -kMembraneLimit, kMembraneLimit);
+      }
+      for (const Projection& p : c.projections) check_integer_projection(p, c);
+    }
+  }
+
+ private:
+  void check_integer_neurons(const Population& p) const {
+    const Current& c = graph_.graph->currents[graph_.find(p.current).index];
+    size_t expected = p.shape.channels;
+    if (!c.projections.empty() && c.projections[0].kind == Kind::token_mix)
+      expected = size_t(c.projections[0].weight_shape[0]) * p.shape.pixels();
+    check_size(p.name, "threshold", p.integer_threshold.size(), expected);
+    check_range(p.name, "threshold", p.integer_threshold, -kMembraneLimit,
+                std::numeric_limits<int32_t>::max());
+    if (p.integer_decay < 0 || p.integer_decay > 1 << kDecayBits)
+      fail(p.name, "decay must lie in [0, 2^15]");
+    if (!p.soft_reset) return;
+    check_size(p.name, "reset", p.integer_reset.size(), expected);
+    check_range(p.name, "reset", p.integer_reset, 0, kMembraneLimit);
+  }
+
+  void check_integer_projection(const Projection& p, const Current& c) const {
+    check_size(p.name, "weight", p.integer_weight.size(), weights_of(p));
+    if (!p.wide) check_range(p.name, "weight", p.integer_weight, -128, 127);
+    if (p.kind == Kind::mean) return;
+    const int most = p.multiplier.empty() ? 16 : 32;
+    if (p.shift < 0 || p.shift > most)
+      fail(p.name, "shift must lie in [0, " + std::to_string(most) + "]");
+    const int channels = p.kind == Kind::token_mix ? c.shape.channels : p.weight_shape[0];
+    if (!p.multiplier.empty()) check_size(p.name, "multiplier", p.multiplier.size(), channels);
+  }
+
+  const CheckedGraph& graph_;
+};
+
+}  // namespace
+
+void check_numbers(const CheckedGraph& graph) {
+  const NumberChecker checker(graph);
+  graph.graph->integer ? checker.check_integer() : checker.check_float();
+}
+
+}  // namespace stmixer::engine

@@ -1,0 +1,398 @@
+// The projections of an int8 network. A spike adds a row of int8 weights: two rows are interleaved
+// byte by byte and each pair added to 16 bits by one multiply-add with ones, which costs less than
+// widening the rows one by one.
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "common/simd.h"
+#include "engine/integer_kernels.h"
+#include "engine/window.h"
+
+namespace stmixer::engine {
+namespace {
+
+constexpr int kI32 = kLanes<int32_t>;
+constexpr int kI16 = kLanes<int16_t>;
+
+alignas(64) constexpr int8_t kZeros[kIntegerTile] = {};
+
+// The sums of a tile, 16 bits each.
+class NarrowSums {
+ public:
+  void clear() {
+    for (VecI16& v : v_) v = VecI16{};
+  }
+  void read(const int16_t* p) {
+    for (int i = 0; i < kCount; ++i) v_[i] = load(p + i * kI16);
+  }
+  void write(int16_t* p) const {
+    for (int i = 0; i < kCount; ++i) store(p + i * kI16, v_[i]);
+  }
+
+#if defined(__AVX512F__)
+  void add(const int8_t* a, const int8_t* b) {
+    const __m512i x = _mm512_loadu_si512(a), y = _mm512_loadu_si512(b);
+    const __m512i ones = _mm512_set1_epi8(1);
+    v_[0] += (VecI16)_mm512_maddubs_epi16(ones, _mm512_unpacklo_epi8(x, y));
+    v_[1] += (VecI16)_mm512_maddubs_epi16(ones, _mm512_unpackhi_epi8(x, y));
+  }
+#elif defined(__AVX2__)
+  void add(const int8_t* a, const int8_t* b) {
+    const __m256i ones = _mm256_set1_epi8(1);
+    for (int i = 0; i < 2; ++i) {
+      const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(a) + i);
+      const __m256i y = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b) + i);
+      v_[2 * i] += (VecI16)_mm256_maddubs_epi16(ones, _mm256_unpacklo_epi8(x, y));
+      v_[2 * i + 1] += (VecI16)_mm256_maddubs_epi16(ones, _mm256_unpackhi_epi8(x, y));
+    }
+  }
+#else
+  void add(const int8_t* a, const int8_t* b) {
+    for (int i = 0; i < kCount; ++i)
+      for (int lane = 0; lane < kI16; ++lane)
+        v_[i][lane] = static_cast<int16_t>(v_[i][lane] + a[i * kI16 + lane] + b[i * kI16 + lane]);
+  }
+#endif
+
+ private:
+  static constexpr int kCount = kIntegerTile / kI16;
+  VecI16 v_[kCount];
+};
+
+typedef int8_t HalfI16 __attribute__((vector_size(kVectorBytes / 2)));
+typedef int16_t HalfI32 __attribute__((vector_size(kVectorBytes / 2)));
+
+inline VecI32 widen(const int16_t* p) {
+  HalfI32 half;
+  __builtin_memcpy(&half, p, sizeof half);
+  return __builtin_convertvector(half, VecI32);
+}
+
+// The sums of a tile, 32 bits each.
+class WideSums {
+ public:
+  void clear() {
+    for (VecI32& v : v_) v = VecI32{};
+  }
+  void read(const int32_t* p) {
+    for (int i = 0; i < kCount; ++i) v_[i] = load(p + i * kI32);
+  }
+  void write(int32_t* p) const {
+    for (int i = 0; i < kCount; ++i) store(p + i * kI32, v_[i]);
+  }
+  void add(const int16_t* row) {
+    for (int i = 0; i < kCount; ++i) v_[i] += widen(row + i * kI32);
+  }
+  void add(const int16_t* a, const int16_t* b) {
+    add(a);
+    add(b);
+  }
+
+ private:
+  static constexpr int kCount = kIntegerTile / kI32;
+  VecI32 v_[kCount];
+};
+
+alignas(64) constexpr int16_t kZeros16[kIntegerTile] = {};
+inline const int8_t* zeros(const int8_t*) { return kZeros; }
+inline const int16_t* zeros(const int16_t*) { return kZeros16; }
+
+// Adds the rows that one chunk of weights, a block of channels and one ky, holds for each output.
+// `fresh`: the sums begin here.
+template <class Sums, class Weight, class Sum>
+void gather_chunk(const IntegerGatherTask& task, int block, int ky, const Weight* weights,
+                  Prefetcher prefetcher, bool fresh, Sum* sums) {
+  const Geometry& g = task.geometry;
+  const int64_t list_keys = g.in_width * task.block_channels + kListSlack;
+  const int64_t list_starts = g.in_width + 1;
+  Cursor cursor(g, task.first_pixel);
+  for (int p = 0; p < task.pixels; ++p, cursor.next()) {
+    const int y = cursor.top() + ky, x = cursor.left();
+    const int begin = max_int(x, 0), end = min_int(x + g.kernel_w, g.in_width);
+    const bool inside = y >= 0 && y < g.in_height && begin < end;
+    // Keys count from the left edge of the image, weight rows from the left tap.
+    const int64_t shift = int64_t{x} * task.block_channels;
+    for (int t = 0; t < task.steps; ++t, sums += kIntegerTile) {
+      prefetcher.step();
+      if (!inside && !fresh) continue;
+      Sums sum;
+      if (fresh) {
+        sum.clear();
+      } else {
+        sum.read(sums);
+      }
+      if (inside) {
+        const int64_t list = (t * task.step_rows + y) * task.blocks + block;
+        const uint32_t* starts = task.starts + list * list_starts;
+        const uint16_t* key = task.keys + list * list_keys + starts[begin];
+        const uint16_t* stop = task.keys + list * list_keys + starts[end];
+        const auto row = [&](uint16_t k) { return weights + (k - shift) * kIntegerTile; };
+        for (; key + 1 < stop; key += 2) sum.add(row(key[0]), row(key[1]));
+        // Without a branch: whether a spike is left over cannot be predicted.
+        const Weight* none = zeros(weights);
+        sum.add(key < stop ? row(*key) : none, none);
+      }
+      sum.write(sums);
+    }
+  }
+}
+
+void widen_sums(const IntegerGatherTask& task, bool fresh) {
+  const int64_t count = int64_t{task.pixels} * task.steps * kIntegerTile;
+  for (int64_t i = 0; i < count; i += kI32) {
+    const VecI32 sum = widen(task.narrow + i);
+    store(task.wide + i, fresh ? sum : sum + load(task.wide + i));
+  }
+}
+
+template <class Sums, class Weight, class Sum>
+void gather(const IntegerGatherTask& task, Sum* sums, int safe_blocks) {
+  const Geometry& g = task.geometry;
+  const int64_t chunk = int64_t{g.kernel_w} * task.block_channels * kIntegerTile;
+  const Weight* weights = static_cast<const Weight*>(task.weights);
+  for (int block = 0; block < task.blocks; ++block) {
+    for (int ky = 0; ky < g.kernel_h; ++ky, weights += chunk) {
+      const bool last = block + 1 == task.blocks && ky + 1 == g.kernel_h;
+      const Prefetcher prefetcher(last ? task.next : weights + chunk, chunk * sizeof(Weight),
+                                  int64_t{task.pixels} * task.steps);
+      const bool fresh = block % safe_blocks == 0 && ky == 0;
+      gather_chunk<Sums>(task, block, ky, weights, prefetcher, fresh, sums);
+    }
+    const bool full = (block + 1) % safe_blocks == 0 || block + 1 == task.blocks;
+    if (full && safe_blocks < task.blocks) widen_sums(task, block < safe_blocks);
+  }
+}
+
+void gather8(const IntegerGatherTask& given) noexcept {
+  const IntegerGatherTask task = given;
+  gather<NarrowSums, int8_t>(task, task.narrow, task.safe_blocks);
+}
+
+void gather16(const IntegerGatherTask& given) noexcept {
+  const IntegerGatherTask task = given;
+  gather<WideSums, int16_t>(task, task.wide, task.blocks);
+}
+
+// Pairs of 16-bit products, added to 32 bits.
+inline VecI32 multiply_pairs(VecI32 a, VecI32 b) {
+#if defined(__AVX512F__)
+  return (VecI32)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+  return (VecI32)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif defined(__SSE2__)
+  return (VecI32)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#else
+  VecI32 sum;
+  for (int i = 0; i < kI32; ++i) {
+    int16_t x[2], y[2];
+    __builtin_memcpy(x, reinterpret_cast<const int32_t*>(&a) + i, 4);
+    __builtin_memcpy(y, reinterpret_cast<const int32_t*>(&b) + i, 4);
+    sum[i] = x[0] * y[0] + x[1] * y[1];
+  }
+  return sum;
+#endif
+}
+
+void dense(const IntegerDenseTask& given) noexcept {
+  const IntegerDenseTask task = given;
+  constexpr int kCount = kIntegerTile / kI32;
+  const Geometry& g = task.geometry;
+  const int64_t in_pixel = 2 * task.pairs, tap_weights = int64_t{task.pairs} * 2 * kIntegerTile;
+  int32_t* sums = task.sums;
+  Cursor cursor(g, task.first_pixel);
+  for (int p = 0; p < task.pixels; ++p, cursor.next()) {
+    const int top = cursor.top(), left = cursor.left();
+    for (int t = 0; t < task.steps; ++t, sums += kIntegerTile) {
+      VecI32 sum[kCount] = {};
+      for (int y = max_int(top, 0); y < min_int(top + g.kernel_h, g.in_height); ++y) {
+        for (int x = max_int(left, 0); x < min_int(left + g.kernel_w, g.in_width); ++x) {
+          const int16_t* in = task.in + t * task.in_step + (int64_t{y} * g.in_width + x) * in_pixel;
+          const int16_t* weights =
+              task.weights + (int64_t{y - top} * g.kernel_w + (x - left)) * tap_weights;
+          for (int pair = 0; pair < task.pairs; ++pair, weights += 2 * kIntegerTile) {
+            int32_t both;
+            __builtin_memcpy(&both, in + 2 * pair, sizeof both);
+            const VecI32 input = VecI32{} + both;
+            for (int i = 0; i < kCount; ++i) {
+              VecI32 w;
+              __builtin_memcpy(&w, weights + 2 * kI32 * i, sizeof w);
+              sum[i] += multiply_pairs(input, w);
+            }
+          }
+        }
+      }
+      for (int i = 0; i < kCount; ++i) store(sums + i * kI32, sum[i]);
+    }
+  }
+}
+
+void mean(const IntegerMeanTask& given) noexcept {
+  const IntegerMeanTask task = given;
+  const int64_t count = int64_t{task.pixels} * task.steps;
+  constexpr int kBlock = 16;
+  for (int c = 0; c < task.channels; c += kBlock) {
+    const int channels = min_int(kBlock, task.channels - c);
+    int64_t sum[kBlock] = {};
+    for (int t = 0; t < task.steps; ++t) {
+      const int32_t* in = task.in + t * task.in_step + c;
+      for (int p = 0; p < task.pixels; ++p, in += task.in_pixel)
+        for (int i = 0; i < channels; ++i) sum[i] += in[i];
+    }
+    for (int i = 0; i < channels; ++i) {
+      const int64_t twice = 2 * sum[i] + count;  // floor(sum / count + 1/2)
+      const int64_t quotient = twice / (2 * count);
+      task.out[c + i] = static_cast<int32_t>(quotient - (twice % (2 * count) < 0));
+    }
+  }
+}
+
+// Neurons are stepped in groups that fill whole bytes of spikes.
+constexpr int kGroup = kI32 > 8 ? kI32 : 8;
+constexpr int kGroupVectors = kGroup / kI32;
+
+struct Group {
+  VecI32 v[kGroupVectors] = {};
+
+  void read(const int32_t* p) {
+    for (int i = 0; i < kGroupVectors; ++i) v[i] = load(p + i * kI32);
+  }
+  void write(int32_t* p) const {
+    for (int i = 0; i < kGroupVectors; ++i) store(p + i * kI32, v[i]);
+  }
+  // `count` values, the rest zero; nothing behind them is touched.
+  void read(const int32_t* p, int count) {
+    if (count >= kGroup) return read(p);
+    int32_t some[kGroup] = {};
+    for (int i = 0; i < count; ++i) some[i] = p[i];
+    read(some);
+  }
+  void write(int32_t* p, int count) const {
+    if (count >= kGroup) return write(p);
+    int32_t some[kGroup];
+    write(some);
+    for (int i = 0; i < count; ++i) p[i] = some[i];
+  }
+};
+
+// (v * multiplier + half) >> shift from products of 64 bits. The result has 32 and shift is at most
+// 32, so a logical shift gives the same bits as an arithmetic one.
+inline VecI32 scale(VecI32 v, VecI32 multiplier, int shift) {
+  const int64_t half = shift > 0 ? int64_t{1} << (shift - 1) : 0;
+#if defined(__AVX512F__)
+  const __m512i a = (__m512i)v, b = (__m512i)multiplier, add = _mm512_set1_epi64(half);
+  const __m128i count = _mm_cvtsi32_si128(shift);
+  const __m512i even = _mm512_srl_epi64(_mm512_add_epi64(_mm512_mul_epi32(a, b), add), count);
+  const __m512i odd = _mm512_srl_epi64(
+      _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(b, 32)), add),
+      count);
+  return (VecI32)_mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32));
+#elif defined(__AVX2__)
+  const __m256i a = (__m256i)v, b = (__m256i)multiplier, add = _mm256_set1_epi64x(half);
+  const __m128i count = _mm_cvtsi32_si128(shift);
+  const __m256i even = _mm256_srl_epi64(_mm256_add_epi64(_mm256_mul_epi32(a, b), add), count);
+  const __m256i odd = _mm256_srl_epi64(
+      _mm256_add_epi64(_mm256_mul_epi32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32)), add),
+      count);
+  return (VecI32)_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+#else
+  for (int i = 0; i < kI32; ++i)
+    v[i] = static_cast<int32_t>((int64_t{v[i]} * multiplier[i] + half) >> shift);
+  return v;
+#endif
+}
+
+// (v * decay + 2^14) >> 15 without products of more than 32 bits: v = 2^15 high + low.
+inline VecI32 leak(VecI32 v, int32_t decay) {
+  constexpr int32_t kOne = 1 << kDecayBits;
+  const VecI32 limit = VecI32{} + kMembraneLimit;
+  v = v > limit ? limit : v;
+  v = v < -limit ? -limit : v;
+  const VecI32 high = v >> kDecayBits, low = v & (kOne - 1);
+  return high * decay + ((low * decay + kOne / 2) >> kDecayBits);
+}
+
+// Bit i is lane i of v >= threshold.
+inline uint32_t spike_bits(VecI32 v, VecI32 threshold) {
+#if defined(__AVX512F__)
+  return _mm512_cmpge_epi32_mask((__m512i)v, (__m512i)threshold);
+#elif defined(__AVX2__)
+  return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps((__m256i)(v >= threshold))));
+#elif defined(__SSE2__)
+  return static_cast<uint32_t>(_mm_movemask_ps(_mm_castsi128_ps((__m128i)(v >= threshold))));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < kI32; ++i) bits |= static_cast<uint32_t>(v[i] >= threshold[i]) << i;
+  return bits;
+#endif
+}
+
+// A group of channels at all pixels and steps. What is constant is not looked up again; sums lie in
+// whole tiles, so that reading all of a group is always allowed.
+template <bool kNarrow, bool kScaled>
+void finish_group(const IntegerFinishTask& task, const IntegerLif& lif, int c, int count) {
+  const uint32_t mask = count < kGroup ? (1u << count) - 1 : ~0u;
+  Group multiplier, bias, threshold, reset;
+  if (kScaled) multiplier.read(task.multiplier + c, count);
+  if (task.bias) bias.read(task.bias + c, count);
+  if (task.lif) threshold.read(lif.threshold + c, count);
+  if (lif.reset) reset.read(lif.reset + c, count);
+  for (int p = 0; p < task.pixels; ++p) {
+    int64_t sums = p * task.sums_pixel + c, at = p * task.store_pixel + c;
+    uint8_t* bits = task.bits + p * task.bits_pixel + c / 8;
+    Group v;
+    for (int t = 0; t < task.steps; ++t) {
+      Group x;
+      for (int i = 0; i < kGroupVectors; ++i) {
+        const int64_t from = sums + i * kI32;
+        const VecI32 sum = kNarrow ? widen(task.narrow + from) : load(task.wide + from);
+        x.v[i] = kScaled ? scale(sum, multiplier.v[i], task.shift) : sum << task.shift;
+        x.v[i] += bias.v[i];
+      }
+      if (task.base) {
+        Group base;
+        base.read(task.base + at, count);
+        for (int i = 0; i < kGroupVectors; ++i) x.v[i] += base.v[i];
+      }
+      if (task.store) x.write(task.store + at, count);
+      if (task.lif) {
+        uint32_t fired = 0;
+        for (int i = 0; i < kGroupVectors; ++i) {
+          const VecI32 h = t == 0 ? x.v[i] : leak(v.v[i], lif.decay) + x.v[i];
+          fired |= spike_bits(h, threshold.v[i]) << (i * kI32);
+          v.v[i] = h >= threshold.v[i] ? (lif.reset ? h - reset.v[i] : VecI32{}) : h;
+        }
+        write_bits<kGroup>(bits, fired & mask);
+      }
+      sums += task.sums_step;
+      at += task.store_step;
+      bits += task.bits_step;
+    }
+  }
+}
+
+void finish(const IntegerFinishTask& given) noexcept {
+  const IntegerFinishTask task = given;
+  const IntegerLif lif = task.lif ? *task.lif : IntegerLif{};
+  for (int c = 0; c < task.channels; c += kGroup) {
+    const int count = min_int(task.channels - c, kGroup);
+    if (task.narrow)
+      task.multiplier ? finish_group<true, true>(task, lif, c, count)
+                      : finish_group<true, false>(task, lif, c, count);
+    else
+      task.multiplier ? finish_group<false, true>(task, lif, c, count)
+                      : finish_group<false, false>(task, lif, c, count);
+  }
+}
+
+}  // namespace
+
+extern const IntegerKernels STMIXER_ENGINE_TABLE(integer_kernels, STMIXER_ISA) = {
+#if defined(__AVX2__)
+    kVectorBytes,
+#else
+    kIntegerTile * 2,  // rows are read in order
+#endif
+    gather8,      gather16, dense, mean, finish};
+
+}  // namespace stmixer::engine

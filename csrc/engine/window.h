@@ -1,0 +1,53 @@
+#pragma once
+// What all projections share: how windows move over the input, and what to fetch meanwhile.
+// Included only by *_kernel.cpp; everything has internal linkage, see simd.h.
+#include <cstdint>
+
+#include "engine/kernels.h"
+
+namespace stmixer::engine {
+namespace {
+
+inline int max_int(int a, int b) { return a > b ? a : b; }
+inline int min_int(int a, int b) { return a < b ? a : b; }
+
+// Brings the chunk of weights that comes next from L3 to L2 while this one is being summed, a few
+// lines per output.
+class Prefetcher {
+ public:
+  Prefetcher(const void* next, int64_t bytes, int64_t outputs)
+      : line_(static_cast<const char*>(next)),
+        lines_per_output_(static_cast<int>((bytes / 64 + outputs - 1) / outputs)) {}
+
+  void step() {
+    for (int i = 0; i < lines_per_output_; ++i, line_ += 64) __builtin_prefetch(line_, 0, 2);
+  }
+
+ private:
+  const char* line_;
+  int lines_per_output_;
+};
+
+// Output pixels in order, and where the window of each begins in the input.
+struct Cursor {
+  Cursor(const Geometry& g, int pixel) : g_(g), y_(pixel / g.out_width), x_(pixel % g.out_width) {}
+
+  void next() {
+    if (++x_ == g_.out_width) x_ = 0, ++y_;
+  }
+  int top() const { return y_ * g_.stride - g_.padding; }
+  int left() const { return x_ * g_.stride - g_.padding; }
+
+ private:
+  const Geometry& g_;
+  int y_, x_;
+};
+
+// Bytes of spikes: bit i is lane i.
+template <int kLanes>
+inline void write_bits(uint8_t* to, uint32_t bits) {
+  for (int byte = 0; byte < kLanes / 8; ++byte) to[byte] = static_cast<uint8_t>(bits >> (8 * byte));
+}
+
+}  // namespace
+}  // namespace stmixer::engine

@@ -1,0 +1,73 @@
+"""The int8 network of a float32 one, fitted to samples where there are some."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from .graph import Graph
+from .quantize import quantize
+
+MAX_SAMPLES = 256
+LOCAL_LIMIT = 0.004
+"""Local disagreement from which a population's weights get 16 bits; 0.005 is promised."""
+
+
+def calibrated(graph: Graph, samples: Any = None, wide: Collection[str] | None = None) -> Graph:
+    """Quantise ``graph``.
+
+    Without samples the input is taken to lie in [-16, 16]. From samples comes the range of the
+    input (twice the largest magnitude, rounded to a power of two), and layers whose populations
+    disagree locally by more than ``LOCAL_LIMIT`` get 16-bit weights.
+
+    Args:
+        samples: float32 inputs of the network, an array or a tensor; the first ``MAX_SAMPLES``
+            images are used.
+        wide: projections that get 16 bits in any case.
+    Raises:
+        ValueError: samples of another shape or not finite; an unknown projection.
+    """
+    chosen = set(wide or ())
+    if samples is None:
+        return quantize(graph, chosen)
+    from .disagreement import disagreement
+
+    x = _checked(graph, samples)
+    limit = 2 * max(float(np.abs(x).max()), 1e-6)
+    while True:
+        integer = quantize(graph, chosen, limit)
+        found = disagreement(graph, integer, x)
+        bad = [name for name, d in found.items() if d.local > LOCAL_LIMIT]
+        more = {p for name in bad for p in _feeding(graph, name)} - chosen
+        if not more:
+            return integer
+        chosen |= more
+
+
+def _checked(graph: Graph, samples: Any) -> np.ndarray:
+    x = np.asarray(getattr(samples, "numpy", lambda: samples)(), dtype=np.float32)
+    shape = next(p["shape"] for p in graph.populations if p["kind"] == "input")
+    if x.ndim not in (4, 5) or list(x.shape[-3:]) != shape or 0 in x.shape:
+        sizes = ", ".join(map(str, shape))
+        raise ValueError(
+            f"calibration must be images [B, {sizes}] or sequences of them, got {list(x.shape)}"
+        )
+    if not np.isfinite(x).all():
+        raise ValueError("calibration holds a value that is not finite")
+    if x.ndim == 5 and not graph.batch_first:
+        return x[:, :MAX_SAMPLES]
+    return x[:MAX_SAMPLES]
+
+
+def _feeding(graph: Graph, population: str) -> set[str]:
+    """The projections in all currents that end in this population."""
+    currents = {c["name"]: c for c in graph.currents}
+    waiting = [next(p["current"] for p in graph.populations if p["name"] == population)]
+    found: set[str] = set()
+    while waiting:
+        current = currents[waiting.pop()]
+        found |= {p["name"] for p in current["projections"]}
+        waiting += current["currents"]
+    return found
