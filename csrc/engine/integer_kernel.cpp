@@ -1,6 +1,6 @@
 // The projections of an int8 network. A spike adds a row of int8 weights: two rows are interleaved
 // byte by byte and each pair added to 16 bits by one multiply-add with ones, which costs less than
-// widening the rows one by one.
+// widening the rows one by one. Where weights have 7 bits, two rows are added as bytes before that.
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -30,37 +30,43 @@ class NarrowSums {
     for (int i = 0; i < kCount; ++i) store(p + i * kI16, v_[i]);
   }
 
-#if defined(__AVX512F__)
   void add(const int8_t* a, const int8_t* b) {
-    const __m512i x = _mm512_loadu_si512(a), y = _mm512_loadu_si512(b);
-    const __m512i ones = _mm512_set1_epi8(1);
-    v_[0] += (VecI16)_mm512_maddubs_epi16(ones, _mm512_unpacklo_epi8(x, y));
-    v_[1] += (VecI16)_mm512_maddubs_epi16(ones, _mm512_unpackhi_epi8(x, y));
+    for (int i = 0; i < kRegisters; ++i) add(i, read(a, i), read(b, i));
   }
-#elif defined(__AVX2__)
-  void add(const int8_t* a, const int8_t* b) {
-    const __m256i ones = _mm256_set1_epi8(1);
-    for (int i = 0; i < 2; ++i) {
-      const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(a) + i);
-      const __m256i y = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b) + i);
-      v_[2 * i] += (VecI16)_mm256_maddubs_epi16(ones, _mm256_unpacklo_epi8(x, y));
-      v_[2 * i + 1] += (VecI16)_mm256_maddubs_epi16(ones, _mm256_unpackhi_epi8(x, y));
-    }
+  // Of four rows of 7 bits, a + b and c + d fit into a byte.
+  void add(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d) {
+    for (int i = 0; i < kRegisters; ++i) add(i, read(a, i) + read(b, i), read(c, i) + read(d, i));
   }
-#else
-  void add(const int8_t* a, const int8_t* b) {
-    for (int i = 0; i < kCount; ++i)
-      for (int lane = 0; lane < kI16; ++lane)
-        v_[i][lane] = static_cast<int16_t>(v_[i][lane] + a[i * kI16 + lane] + b[i * kI16 + lane]);
-  }
-#endif
 
  private:
+  static constexpr int kRegisters = kIntegerTile / kVectorBytes;
   static constexpr int kCount = kIntegerTile / kI16;
+  typedef int8_t Row __attribute__((vector_size(kVectorBytes)));
+
+  static Row read(const int8_t* row, int i) {
+    Row x;
+    __builtin_memcpy(&x, row + i * kVectorBytes, sizeof x);
+    return x;
+  }
+
+  void add(int i, Row x, Row y) {
+#if defined(__AVX512F__)
+    const __m512i ones = _mm512_set1_epi8(1), a = (__m512i)x, b = (__m512i)y;
+    v_[2 * i] += (VecI16)_mm512_maddubs_epi16(ones, _mm512_unpacklo_epi8(a, b));
+    v_[2 * i + 1] += (VecI16)_mm512_maddubs_epi16(ones, _mm512_unpackhi_epi8(a, b));
+#elif defined(__AVX2__)
+    const __m256i ones = _mm256_set1_epi8(1), a = (__m256i)x, b = (__m256i)y;
+    v_[2 * i] += (VecI16)_mm256_maddubs_epi16(ones, _mm256_unpacklo_epi8(a, b));
+    v_[2 * i + 1] += (VecI16)_mm256_maddubs_epi16(ones, _mm256_unpackhi_epi8(a, b));
+#else
+    for (int lane = 0; lane < kVectorBytes; ++lane)
+      v_[2 * i + lane / kI16][lane % kI16] += static_cast<int16_t>(x[lane] + y[lane]);
+#endif
+  }
+
   VecI16 v_[kCount];
 };
 
-typedef int8_t HalfI16 __attribute__((vector_size(kVectorBytes / 2)));
 typedef int16_t HalfI32 __attribute__((vector_size(kVectorBytes / 2)));
 
 inline VecI32 widen(const int16_t* p) {
@@ -98,9 +104,9 @@ alignas(64) constexpr int16_t kZeros16[kIntegerTile] = {};
 inline const int8_t* zeros(const int8_t*) { return kZeros; }
 inline const int16_t* zeros(const int16_t*) { return kZeros16; }
 
-// Adds the rows that one chunk of weights, a block of channels and one ky, holds for each output.
-// `fresh`: the sums begin here.
-template <class Sums, class Weight, class Sum>
+// Adds the rows that one chunk of weights, a block of channels and one ky, holds for each output,
+// two or four at a time. `fresh`: the sums begin here.
+template <class Sums, int kRows, class Weight, class Sum>
 void gather_chunk(const IntegerGatherTask& task, int block, int ky, const Weight* weights,
                   Prefetcher prefetcher, bool fresh, Sum* sums) {
   const Geometry& g = task.geometry;
@@ -128,10 +134,26 @@ void gather_chunk(const IntegerGatherTask& task, int block, int ky, const Weight
         const uint16_t* key = task.keys + list * list_keys + starts[begin];
         const uint16_t* stop = task.keys + list * list_keys + starts[end];
         const auto row = [&](uint16_t k) { return weights + (k - shift) * kIntegerTile; };
-        for (; key + 1 < stop; key += 2) sum.add(row(key[0]), row(key[1]));
-        // Without a branch: whether a spike is left over cannot be predicted.
+        for (; key + kRows <= stop; key += kRows) {
+          if constexpr (kRows == 4)
+            sum.add(row(key[0]), row(key[1]), row(key[2]), row(key[3]));
+          else
+            sum.add(row(key[0]), row(key[1]));
+        }
+        // How many spikes are left over cannot be predicted, so there must be no branch: where
+        // there is none, whatever its key is, a mask turns the address of its row into that of
+        // zeros.
         const Weight* none = zeros(weights);
-        sum.add(key < stop ? row(*key) : none, none);
+        const auto rest = [&](int i) {
+          const intptr_t mask = -static_cast<intptr_t>(key + i < stop);
+          const intptr_t from = reinterpret_cast<intptr_t>(none);
+          return reinterpret_cast<const Weight*>(
+              from + ((reinterpret_cast<intptr_t>(row(key[i])) - from) & mask));
+        };
+        if constexpr (kRows == 4)
+          sum.add(rest(0), rest(1), rest(2), none);
+        else
+          sum.add(rest(0), none);
       }
       sum.write(sums);
     }
@@ -146,7 +168,7 @@ void widen_sums(const IntegerGatherTask& task, bool fresh) {
   }
 }
 
-template <class Sums, class Weight, class Sum>
+template <class Sums, class Weight, int kRows, class Sum>
 void gather(const IntegerGatherTask& task, Sum* sums, int safe_blocks) {
   const Geometry& g = task.geometry;
   const int64_t chunk = int64_t{g.kernel_w} * task.block_channels * kIntegerTile;
@@ -157,7 +179,7 @@ void gather(const IntegerGatherTask& task, Sum* sums, int safe_blocks) {
       const Prefetcher prefetcher(last ? task.next : weights + chunk, chunk * sizeof(Weight),
                                   int64_t{task.pixels} * task.steps);
       const bool fresh = block % safe_blocks == 0 && ky == 0;
-      gather_chunk<Sums>(task, block, ky, weights, prefetcher, fresh, sums);
+      gather_chunk<Sums, kRows>(task, block, ky, weights, prefetcher, fresh, sums);
     }
     const bool full = (block + 1) % safe_blocks == 0 || block + 1 == task.blocks;
     if (full && safe_blocks < task.blocks) widen_sums(task, block < safe_blocks);
@@ -166,12 +188,17 @@ void gather(const IntegerGatherTask& task, Sum* sums, int safe_blocks) {
 
 void gather8(const IntegerGatherTask& given) noexcept {
   const IntegerGatherTask task = given;
-  gather<NarrowSums, int8_t>(task, task.narrow, task.safe_blocks);
+  gather<NarrowSums, int8_t, 2>(task, task.narrow, task.safe_blocks);
+}
+
+void gather7(const IntegerGatherTask& given) noexcept {
+  const IntegerGatherTask task = given;
+  gather<NarrowSums, int8_t, 4>(task, task.narrow, task.safe_blocks);
 }
 
 void gather16(const IntegerGatherTask& given) noexcept {
   const IntegerGatherTask task = given;
-  gather<WideSums, int16_t>(task, task.wide, task.blocks);
+  gather<WideSums, int16_t, 2>(task, task.wide, task.blocks);
 }
 
 // Pairs of 16-bit products, added to 32 bits.
@@ -393,6 +420,6 @@ extern const IntegerKernels STMIXER_ENGINE_TABLE(integer_kernels, STMIXER_ISA) =
 #else
     kIntegerTile * 2,  // rows are read in order
 #endif
-    gather8,      gather16, dense, mean, finish};
+    gather7,      gather8, gather16, dense, mean, finish};
 
 }  // namespace stmixer::engine

@@ -24,6 +24,9 @@ struct IntegerLif {
   int32_t decay;
 };
 
+// The largest magnitude of weights of 7 bits.
+constexpr int kSevenBits = 63;
+
 // Sums of int8 or int16 weight rows that spikes select; see GatherTask. Sums of int8 weights are
 // formed in 16 bits for as many blocks as cannot overflow, then added to 32.
 struct IntegerGatherTask {
@@ -81,6 +84,7 @@ struct IntegerKernels {
   // Weights of a row are laid out so that interleaving two rows, byte by byte in each 16 bytes of a
   // register of this size, gives their pairs in order; see byte_position.
   int vector_bytes;
+  void (*gather7)(const IntegerGatherTask&) noexcept;  // weights in [-63, 63]
   void (*gather8)(const IntegerGatherTask&) noexcept;
   void (*gather16)(const IntegerGatherTask&) noexcept;
   void (*dense)(const IntegerDenseTask&) noexcept;

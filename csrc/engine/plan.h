@@ -106,8 +106,9 @@ struct ProjectStep {
   int64_t group_weights = 0;         // weights
   std::vector<Tile> tiles;
   Memory weights;
-  int weight_bytes = 4;  // 1 or 2 in an int8 network
-  int safe_blocks = 0;   // channel blocks whose int8 weights can be summed in 16 bits
+  int weight_bytes = 4;     // 1 or 2 in an int8 network
+  bool seven_bits = false;  // all int8 weights have 7
+  int safe_blocks = 0;      // channel blocks whose int8 weights can be summed in 16 bits
   const ProjectStep* following = nullptr;  // the next step that gathers
   Target target;
 

@@ -8,7 +8,9 @@
 namespace stmixer::engine {
 namespace {
 
-constexpr std::chrono::microseconds kSpin{20};
+// Longer than a thread waits for the other at the end of most steps: waking up costs more than
+// that.
+constexpr std::chrono::microseconds kSpin{100};
 
 void relax() {
 #if defined(__x86_64__)
@@ -68,7 +70,7 @@ bool Pool::take_task(int thread) {
 }
 
 void Pool::run(int tasks, Call call, const void* context) {
-  if (tasks <= 0) return;
+  if (tasks == 1) return call(context, 0, 0);  // not worth another thread's attention
   call_ = call;
   context_ = context;
   tasks_ = tasks;

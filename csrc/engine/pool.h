@@ -10,8 +10,8 @@ namespace stmixer::engine {
 
 // The engine's own threads. A job is a number of tasks that the caller and the workers take one by
 // one, so a core that is busy elsewhere delays a task and not a share of the whole. Waiting spins
-// for at most 20 us and then sleeps: an idle engine costs nothing, and a machine with other work on
-// it is not slowed by barriers.
+// for at most 100 us and then sleeps: an idle engine costs nothing, and a machine with other work
+// on it is not slowed by barriers.
 class Pool {
  public:
   // The calling thread counts; threads - 1 are started, by the first run.

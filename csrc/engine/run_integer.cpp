@@ -37,7 +37,10 @@ void Runner::project_integer(const ProjectStep& step, const Part& part, char* sc
     task.pixels = part.pixels;
     task.steps = steps;
     const bool narrow = step.weight_bytes == 1 && step.safe_blocks >= task.blocks;
-    step.weight_bytes == 1 ? kernels_.integer.gather8(task) : kernels_.integer.gather16(task);
+    const auto gather = step.weight_bytes == 2 ? kernels_.integer.gather16
+                        : step.seven_bits      ? kernels_.integer.gather7
+                                               : kernels_.integer.gather8;
+    gather(task);
     if (narrow) finish.narrow = task.narrow;
     if (!narrow) finish.wide = task.wide;
   } else {

@@ -64,7 +64,7 @@ class WorkspacePool {
 
 // Bytes of sums that a task of a projection keeps per thread: they pass through the first-level
 // cache once per chunk of weights.
-constexpr size_t kSumsBytes = size_t{48} << 10;
+constexpr size_t kSumsBytes = size_t{32} << 10;
 
 // How the steps of a run are cut into tasks.
 int pixels_per_task(const ProjectStep& step, int sum_steps, int images, int threads);
