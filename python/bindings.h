@@ -20,5 +20,6 @@ using Unlocked = pybind11::call_guard<pybind11::gil_scoped_release>;
 
 void bind_ops(pybind11::module_& m);
 void bind_engine(pybind11::module_& m);
+void bind_ceiling(pybind11::module_& m);
 
 }  // namespace stmixer

@@ -1,0 +1,33 @@
+#pragma once
+// The ceiling that the engine's kernels are measured against: additions of weight rows per second
+// on one core when the rows lie in the L1 cache and nothing else is done.
+#include <cstdint>
+
+#include "engine/kernels.h"
+
+namespace stmixer::engine {
+
+struct CeilingTask {
+  const void* rows;
+  const uint16_t* order;  // rows to add, one after the other
+  int64_t count;
+  void* sums;
+};
+
+// `bits` per weight: 32 (float) or 8 (int8, summed in int16). `width` values in a row of
+// `row_bytes` bytes. A table has unused entries (run == null) at its end.
+struct CeilingKernel {
+  int32_t bits, width, row_bytes;
+  void (*run)(const CeilingTask&) noexcept;
+};
+
+struct CeilingKernels {
+  CeilingKernel variants[16];
+};
+
+// Additions per second of the fastest variant on the calling thread, for the instruction set that
+// current_isa() names: the median over slices of `seconds` per variant.
+// Throws std::invalid_argument for bits other than 32 and 8.
+double row_adds_per_second(int bits, double seconds);
+
+}  // namespace stmixer::engine

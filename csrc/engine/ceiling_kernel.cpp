@@ -1,0 +1,130 @@
+// How fast rows can be added at all: random rows of a small table that stays in the L1 cache, sums
+// in registers, nothing else. What the kernels of the engine reach is measured against the best.
+#include <cstdint>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "common/simd.h"
+#include "engine/ceiling.h"
+
+namespace stmixer::engine {
+namespace {
+
+typedef int16_t VecI16 __attribute__((vector_size(kVectorBytes)));
+typedef int8_t HalfI8 __attribute__((vector_size(kVectorBytes / 2)));
+
+template <class V>
+inline V read(const void* p) {
+  V v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+
+// One load and one addition per vector: float32, or int16 that was int8 before it was packed. With
+// several sets of sums, consecutive rows do not wait for each other.
+template <class V, int kVectors, int kSets>
+void plain(const CeilingTask& task) noexcept {
+  const CeilingTask t = task;
+  V sums[kSets][kVectors] = {};
+  const char* rows = static_cast<const char*>(t.rows);
+  for (int64_t i = 0; i + kSets <= t.count; i += kSets) {
+    for (int s = 0; s < kSets; ++s) {
+      const char* row = rows + t.order[i + s] * (kVectors * sizeof(V));
+      for (int v = 0; v < kVectors; ++v) sums[s][v] += read<V>(row + v * sizeof(V));
+    }
+  }
+  for (int s = 1; s < kSets; ++s)
+    for (int v = 0; v < kVectors; ++v) sums[0][v] += sums[s][v];
+  __builtin_memcpy(t.sums, sums[0], sizeof sums[0]);
+}
+
+// int8 rows, each value widened to int16 before it is added.
+template <int kVectors>
+void widened(const CeilingTask& task) noexcept {
+  const CeilingTask t = task;
+  VecI16 sums[kVectors] = {};
+  const char* rows = static_cast<const char*>(t.rows);
+  for (int64_t i = 0; i < t.count; ++i) {
+    const char* row = rows + t.order[i] * (kVectors * sizeof(HalfI8));
+    for (int v = 0; v < kVectors; ++v)
+      sums[v] += __builtin_convertvector(read<HalfI8>(row + v * sizeof(HalfI8)), VecI16);
+  }
+  __builtin_memcpy(t.sums, sums, sizeof sums);
+}
+
+#if defined(__AVX2__)
+#if defined(__AVX512F__)
+typedef __m512i Bytes;
+inline Bytes low(Bytes a, Bytes b) { return _mm512_unpacklo_epi8(a, b); }
+inline Bytes high(Bytes a, Bytes b) { return _mm512_unpackhi_epi8(a, b); }
+inline Bytes ones() { return _mm512_set1_epi8(1); }
+inline Bytes add_pairs(Bytes sum, Bytes one, Bytes pairs) {
+  return _mm512_add_epi16(sum, _mm512_maddubs_epi16(one, pairs));
+}
+#else
+typedef __m256i Bytes;
+inline Bytes low(Bytes a, Bytes b) { return _mm256_unpacklo_epi8(a, b); }
+inline Bytes high(Bytes a, Bytes b) { return _mm256_unpackhi_epi8(a, b); }
+inline Bytes ones() { return _mm256_set1_epi8(1); }
+inline Bytes add_pairs(Bytes sum, Bytes one, Bytes pairs) {
+  return _mm256_add_epi16(sum, _mm256_maddubs_epi16(one, pairs));
+}
+#endif
+
+// int8 rows two at a time: interleaved, so that one instruction adds the two of every column.
+template <int kVectors>
+void paired(const CeilingTask& task) noexcept {
+  const CeilingTask t = task;
+  Bytes sums[2 * kVectors];
+  for (Bytes& sum : sums) sum = Bytes{};
+  const Bytes one = ones();
+  const char* rows = static_cast<const char*>(t.rows);
+  for (int64_t i = 0; i + 2 <= t.count; i += 2) {
+    const char* first = rows + t.order[i] * (kVectors * sizeof(Bytes));
+    const char* second = rows + t.order[i + 1] * (kVectors * sizeof(Bytes));
+    for (int v = 0; v < kVectors; ++v) {
+      const Bytes a = read<Bytes>(first + v * sizeof(Bytes));
+      const Bytes b = read<Bytes>(second + v * sizeof(Bytes));
+      sums[2 * v] = add_pairs(sums[2 * v], one, low(a, b));
+      sums[2 * v + 1] = add_pairs(sums[2 * v + 1], one, high(a, b));
+    }
+  }
+  __builtin_memcpy(t.sums, sums, sizeof sums);
+}
+#endif
+
+constexpr int kF32 = kLanes<float>;
+constexpr int kI16 = kVectorBytes / 2;
+
+#define STMIXER_PLAIN(bits, Type, lanes, vectors, sets) \
+  {bits, vectors * lanes, vectors * kVectorBytes, plain<Type, vectors, sets>}
+#define STMIXER_WIDENED(vectors) {8, vectors * kI16, vectors * kI16, widened<vectors>}
+#define STMIXER_PAIRED(vectors) {8, vectors * kVectorBytes, vectors * kVectorBytes, paired<vectors>}
+
+}  // namespace
+
+// Whatever is fastest on a machine counts, so shapes that suit 16 and those that suit 32 registers
+// stand side by side.
+extern const CeilingKernels STMIXER_ENGINE_TABLE(ceiling_kernels, STMIXER_ISA) = {{
+    STMIXER_PLAIN(32, VecF32, kF32, 1, 4),
+    STMIXER_PLAIN(32, VecF32, kF32, 2, 2),
+    STMIXER_PLAIN(32, VecF32, kF32, 2, 4),
+    STMIXER_PLAIN(32, VecF32, kF32, 4, 1),
+    STMIXER_PLAIN(32, VecF32, kF32, 4, 2),
+    STMIXER_PLAIN(32, VecF32, kF32, 6, 1),
+    STMIXER_PLAIN(32, VecF32, kF32, 12, 1),
+    STMIXER_PLAIN(8, VecI16, kI16, 2, 2),
+    STMIXER_PLAIN(8, VecI16, kI16, 4, 2),
+    STMIXER_PLAIN(8, VecI16, kI16, 6, 1),
+    STMIXER_WIDENED(4),
+    STMIXER_WIDENED(6),
+#if defined(__AVX2__)
+    STMIXER_PAIRED(1),
+    STMIXER_PAIRED(2),
+    STMIXER_PAIRED(3),
+    STMIXER_PAIRED(4),
+#endif
+}};
+
+}  // namespace stmixer::engine
