@@ -27,8 +27,9 @@ demo: $(STAMPS)/package
 test: $(STAMPS)/package $(STAMPS)/test
 	cd tests && ../$(BIN)/python -m pytest -q $(PYTEST)
 
+# A folder run as a program sees the installed package, not the sources beside it.
 bench: $(STAMPS)/package $(STAMPS)/test $(STAMPS)/bench
-	$(BIN)/python -m bench $(BENCH)
+	$(BIN)/python bench $(BENCH)
 
 lint: $(STAMPS)/lint
 	PATH="$(abspath $(BIN)):$$PATH" pre-commit run --all-files --show-diff-on-failure
@@ -64,7 +65,7 @@ $(STAMPS)/test: $(STAMPS)/package
 # SpikingJelly asks for torchaudio and more, which the neurons that are timed here never touch.
 $(STAMPS)/bench: $(STAMPS)/test
 	$(BIN)/pip install --quiet --no-deps "spikingjelly>=2"
-	$(BIN)/pip install --quiet loguru tqdm scipy
+	$(BIN)/pip install --quiet loguru tqdm scipy "$(TORCH)" ".[bench]"
 	touch $@
 
 $(STAMPS)/lint: $(STAMPS)/package pyproject.toml

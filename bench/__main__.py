@@ -1,6 +1,8 @@
-"""``python -m bench [ops|engine ...]``: run the benchmarks, print the ratios, keep the results.
+"""``python bench [ops|engine|sweep ...]``: run the benchmarks, print the ratios, keep the results.
 
-Writes ``bench/results/<name>.json`` with the machine, threads and commit beside every median.
+Every speed is a ratio against a peer in the same run. ``ops`` (``bench_ops.py``) times the training
+ops; ``engine`` and ``sweep`` are the commands ``stmixer bench engine`` and ``stmixer bench sweep``.
+Each writes ``bench/results/<name>.json`` with machine, threads and commit.
 """
 
 from __future__ import annotations
@@ -8,20 +10,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from stmixer_ops import cli
 from stmixer_ops._files import write_atomically
+from stmixer_ops.cli.bench.machine import machine
+from stmixer_ops.cli.bench.timing import KEEP_MEMORY
 
 HERE = Path(__file__).parent
-
-# Whether glibc hands freed tensors back to the kernel at every step is luck of addresses, and the
-# page faults that follow cost more than any op here. All peers keep their memory.
-KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 30)}
 
 
 def run(files: list[Path]) -> dict[str, Any]:
@@ -31,34 +31,12 @@ def run(files: list[Path]) -> dict[str, Any]:
         options = ["-q", "--benchmark-only", "--benchmark-quiet", "-p", "no:cacheprovider"]
         command = [sys.executable, "-m", "pytest", *options, f"--benchmark-json={report}"]
         done = subprocess.run(
-            [*command, *map(str, files)], cwd=HERE.parent, env=os.environ | KEEP_MEMORY, check=False
+            [*command, *map(str, files)], cwd=HERE, env=os.environ | KEEP_MEMORY, check=False
         )
         if not report.is_file() or done.returncode != 0:
             # A speed of something that failed is no speed.
             raise SystemExit("bench: the benchmarks failed; no results were written")
         return json.loads(report.read_text())
-
-
-def machine() -> dict[str, Any]:
-    """What a figure needs beside it."""
-    import numpy
-    import torch
-
-    from stmixer_ops.ops import backend_report
-
-    model = platform.processor()
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), model)
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True,
-        check=False,
-    ).stdout.strip()  # fmt: skip
-    return {
-        "cpu": model, "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-        "backend": backend_report()["cpu"], "python": platform.python_version(),
-        "torch": torch.__version__, "numpy": numpy.__version__, "commit": commit,
-    }  # fmt: skip
 
 
 def table(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -79,7 +57,7 @@ def table(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def show(rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
-    print(f"\n{about['cpu']}, {about['threads']} threads, torch {about['torch']}, "
+    print(f"\n{about['cpu']}, {about['threads']} threads, torch {about['versions']['torch']}, "
           f"commit {about['commit']}")  # fmt: skip
     group = None
     for row in rows:
@@ -90,8 +68,19 @@ def show(rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
         print(f"  {row['peer']:<22}{row['ms']:>10.3f} ms{row['ratio']:>8.2f}x  {rate}")
 
 
-def main() -> None:
-    names = sorted(p.stem.removeprefix("bench_") for p in HERE.glob("bench_*.py"))
+def bench_ops(out: Path) -> None:
+    import torch
+
+    rows, about = table(run([HERE / "bench_ops.py"])), machine(torch.get_num_threads())
+    show(rows, about)
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"machine": about, "rows": rows}, indent=1) + "\n"
+    write_atomically(out / "ops.json", lambda partial: partial.write_text(text))
+    print(f"\nwritten to {out / 'ops.json'}")
+
+
+def main() -> int:
+    names = ("ops", "engine", "sweep")
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for results")
@@ -99,16 +88,14 @@ def main() -> None:
     unknown = set(arguments.names) - set(names)
     if unknown:
         parser.error(f"unknown {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    about = machine()
+    status = 0
     for name in arguments.names or names:
-        rows = table(run([HERE / f"bench_{name}.py"]))
-        show(rows, about)
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        target = arguments.out / f"{name}.json"
-        text = json.dumps({"machine": about, "rows": rows}, indent=1) + "\n"
-        write_atomically(target, lambda partial, text=text: partial.write_text(text))
-        print(f"\nwritten to {target}")
+        if name == "ops":
+            bench_ops(arguments.out)
+        else:
+            status |= cli.main(["bench", name, "--out", str(arguments.out)])
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,13 +7,14 @@ import json
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..models import create_model
 from ..models.base import SpikingClassifier
 from ..train.augment import normalise
 from ..train.checkpoint import Checkpoint, load_checkpoint
 from ._arguments import add_data, add_threads, load_data, positive, set_threads
+from ._calibrate import calibrate
 from ._measure import Cost, first_images, measure
 from ._table import energy, format_table, quantity
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         torch.manual_seed(0)
         model = create_model(args.model, **steps)
         images = torch.randn(min(args.images, 4), model.in_channels, *model.img_size)
-        _calibrate(model, images)
+        calibrate(model, images)
         source = f"random weights and {len(images)} random inputs"
     cost = measure(model, images)
     parameters = sum(p.numel() for p in model.parameters())
@@ -66,16 +67,6 @@ def _images(saved: Checkpoint, args: argparse.Namespace) -> tuple[Tensor, str]:
     data = load_data(saved, args.data, args.root)
     images = first_images(data.test, args.images)
     return normalise(images, mean, std), f"{len(images)} test images of {data.name}"
-
-
-def _calibrate(model: nn.Module, images: Tensor) -> None:
-    """Give the batch norms the statistics of ``images``: untrained ones let hardly a spike pass."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.momentum = None  # plain average over all batches, here one
-    model.train()
-    with torch.no_grad():
-        model(images)
 
 
 def _as_dict(

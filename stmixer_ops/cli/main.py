@@ -20,6 +20,7 @@ COMMANDS = (
     ("compile", "compile", "checkpoint to engine file (.stmx)"),
     ("run", "run", "classify images with an engine file"),
     ("models", "models", "names that create_model knows"),
+    ("bench", "bench", "time the engine against whatever else is installed"),
     ("backends", "backends", "what runs here, and why not the rest"),
 )
 

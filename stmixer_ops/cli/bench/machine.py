@@ -1,0 +1,60 @@
+"""What a figure needs beside it: machine, versions, commit."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+_LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "openvino", "nncf")
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Processor, cores, instruction sets, versions of everything that is timed, and the commit."""
+    from ... import _C, __version__
+
+    processor = platform.processor()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = (x.split(":")[1].strip() for x in lines if x.startswith("model name"))
+        processor = next(names, processor)
+    return {
+        "cpu": processor,
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "isa": _C.cpu_isa(),
+        "isas": _C.cpu_isas(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "stmixer_ops": __version__,
+        "commit": _commit(),
+        "versions": {name: _version(name) for name in _LIBRARIES},
+    }
+
+
+def _version(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=False, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _commit() -> str | None:
+    """Of the checkout of this project that the command is run in, if it is run in one."""
+    top = _git("rev-parse", "--show-toplevel")
+    if top is None or not (Path(top) / "csrc" / "engine").is_dir():
+        return None
+    return _git("describe", "--always", "--dirty")

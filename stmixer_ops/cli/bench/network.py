@@ -1,0 +1,129 @@
+"""The network of a case, its inputs, and the files that contestants read it from."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ... import use_backend
+from ...models import create_model
+from ...nn import LIF
+from ...train.augment import normalise
+from ...train.checkpoint import load_checkpoint
+from .._arguments import load_data
+from .._calibrate import calibrate
+from .._measure import first_images
+from .cases import Case
+
+_OPSET = 17
+
+
+@dataclass
+class Network:
+    """A model in eval mode and images for it, all float32 ``[n, C, H, W]``.
+
+    Attributes:
+        images: what is timed; the first ones of ``check``.
+        check: what the contestants must agree on.
+        calibration: what int8 quantisation sees, other images than the rest.
+        inputs: says in words what the images are.
+        folder: for the files.
+    """
+
+    model: nn.Module
+    images: Tensor
+    check: Tensor
+    calibration: Tensor
+    inputs: str
+    folder: Path
+    files: dict[str, Path] = field(default_factory=dict)
+
+    def onnx(self, rates: bool = False) -> Path:
+        """The model for batches like ``images``, in the plain operations of the reference.
+
+        With ``rates`` it has a second output: the rate of every population, in order of execution.
+        """
+        name = "rates.onnx" if rates else "model.onnx"
+        if name not in self.files:
+            path = self.folder / name
+            model = _WithRates(self.model).eval() if rates else self.model
+            export_onnx(model, self.images, path)
+            self.files[name] = path
+        return self.files[name]
+
+
+def export_onnx(model: nn.Module, example: Tensor, path: Path) -> None:
+    """Write ``model`` in eval mode for inputs of the size of ``example``."""
+    with use_backend("reference"), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's notes on itself and on tracing
+        torch.onnx.export(model, (example,), str(path), dynamo=False, opset_version=_OPSET)
+
+
+class _WithRates(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        tally = _Tally()
+        LIF.observers.append(tally)
+        try:
+            logits = self.model(x)
+        finally:
+            LIF.observers.remove(tally)
+        return logits, torch.stack(tally.rates)
+
+
+class _Tally:
+    """An observer as the recorder is one, in operations that can be exported."""
+
+    def __init__(self) -> None:
+        self.rates: list[Tensor] = []
+
+    def report(self, lif: LIF, spikes: Tensor) -> None:
+        self.rates.append(spikes.mean())
+
+
+def build(case: Case, folder: Path) -> Network:
+    """The network that ``case`` describes, and where its images come from."""
+    count = max(case.batch, case.checked)
+    if case.checkpoint is not None:
+        return _trained(case, count, folder)
+    torch.manual_seed(0)
+    options: dict[str, Any] = {} if case.img_size is None else {"img_size": case.img_size}
+    model = create_model(case.model, T=case.steps, **options)
+
+    def images(seed: int, count: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(count, model.in_channels, *model.img_size, generator=generator)
+
+    calibration = images(1, 2 * count)
+    calibrate(model, calibration, case.rate)
+    check = images(0, count)
+    inputs = "random weights and images, batch norms calibrated"
+    if case.rate is not None:
+        inputs += f", thresholds moved to rates of {case.rate:g}"
+    return Network(model, check[: case.batch], check, calibration, inputs, folder)
+
+
+def _trained(case: Case, count: int, folder: Path) -> Network:
+    saved = load_checkpoint(str(case.checkpoint))
+    data = load_data(saved, case.data, case.root)
+    mean, std = (torch.tensor(saved.config["data"][key]) for key in ("mean", "std"))
+    check = normalise(first_images(data.test, count), mean, std)
+    calibration = normalise(first_images(data.train, 2 * count), mean, std)
+    if len(check) < count or len(calibration) < 2 * count:
+        raise ValueError(f"{data.name}: expected {count} test and {2 * count} training images")
+    inputs = f"trained weights, test images of {data.name}"
+    return Network(saved.build_model(), check[: case.batch], check, calibration, inputs, folder)
+
+
+def batches(images: Tensor, size: int) -> list[np.ndarray]:
+    """``images`` in batches of ``size``, as the contestants take them."""
+    return [part.numpy() for part in images.split(size)]
