@@ -16,6 +16,7 @@ from typing import Any
 from ..._files import write_atomically
 from .cases import CASES, TRAINED, Case, choose
 from .machine import machine
+from .network import verify
 from .plot import draw_engine, require_matplotlib
 from .report import failures, show
 from .timing import FULL, KEEP_MEMORY, QUICK, Pace
@@ -41,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
         root=None if args.root is None else str(Path(args.root).resolve()),
     )
     require_matplotlib()  # now rather than after minutes
+    for case in cases:
+        verify(case)
     about = machine(args.threads)
     results = []
     for case in cases:
@@ -50,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         start = time.perf_counter()
         results.append(measure_apart(case, args.threads, QUICK if args.quick else FULL))
         print(f"{case.name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    if not results:
+        raise ValueError("nothing was left to measure")
     print(show(results, about))
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ... import use_backend
 from ...models import create_model
+from ...models.base import SpikingClassifier
 from ...nn import LIF
 from ...train.augment import normalise
 from ...train.checkpoint import load_checkpoint
@@ -90,14 +91,27 @@ class _Tally:
         self.rates.append(spikes.mean())
 
 
+def verify(case: Case) -> None:
+    """Raise now what :func:`build` would after the minutes that other cases take."""
+    if case.checkpoint is None:
+        with torch.device("meta"):
+            _create(case)
+    else:
+        load_data(load_checkpoint(case.checkpoint), case.data, case.root)
+
+
+def _create(case: Case) -> SpikingClassifier:
+    options: dict[str, Any] = {} if case.img_size is None else {"img_size": case.img_size}
+    return create_model(case.model, T=case.steps, **options)
+
+
 def build(case: Case, folder: Path) -> Network:
     """The network that ``case`` describes, and where its images come from."""
     count = max(case.batch, case.checked)
     if case.checkpoint is not None:
         return _trained(case, count, folder)
     torch.manual_seed(0)
-    options: dict[str, Any] = {} if case.img_size is None else {"img_size": case.img_size}
-    model = create_model(case.model, T=case.steps, **options)
+    model = _create(case)
 
     def images(seed: int, count: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)

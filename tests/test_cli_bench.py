@@ -1,0 +1,385 @@
+"""``stmixer bench``: what is compared, when it is refused, what is written. No time is asserted."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import stmixer_ops as so
+from stmixer_ops import _C
+from stmixer_ops.cli import main
+from stmixer_ops.cli._calibrate import calibrate
+from stmixer_ops.cli.bench import agreement, ceiling, peers, report, resources, sweep
+from stmixer_ops.cli.bench import engine as command
+from stmixer_ops.cli.bench.cases import Case, choose
+from stmixer_ops.cli.bench.measure import measure
+from stmixer_ops.cli.bench.network import build
+from stmixer_ops.cli.bench.timing import Pace, race
+
+SMALL = ["--model", "stmixer_1_16_2", "--img-size", "8", "--threads", "1"]
+CASE = Case("small", ("engine", "eager"), model="stmixer_1_16_2", img_size=8, checked=4)
+PACE = Pace(turns=2, seconds=0.001, calls=(2, 2))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def rows_of(case: Case) -> dict[str, dict]:
+    result = measure(case, 1, PACE)
+    json.dumps(result, allow_nan=False)
+    return {row["key"]: row for row in result["rows"]}
+
+
+def change(monkeypatch, key: str, **fields: object) -> None:
+    monkeypatch.setitem(peers.CONTESTANTS, key, replace(peers.CONTESTANTS[key], **fields))
+
+
+# -- networks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_thresholds_move_every_rate(steps):
+    model = so.create_model("stmixer_2_64_4", img_size=16, T=steps)
+    images = torch.randn(8, 3, 16, 16)
+    calibrate(model, images, rate=0.05)
+    assert not model.training
+    with so.record(model) as seen:
+        model(images)
+    assert len(seen.rates) == 4 + 2 * 5
+    assert all(abs(rate - 0.05) < 0.01 for rate in seen.rates.values()), seen.rates
+    with so.record(model) as seen:  # other images
+        model(torch.randn(8, 3, 16, 16))
+    assert all(abs(rate - 0.05) < 0.02 for rate in seen.rates.values()), seen.rates
+
+
+def test_a_rate_out_of_bounds():
+    with pytest.raises(ValueError, match="rate must be between 0 and 1, got 1.5"):
+        calibrate(torch.nn.Identity(), torch.zeros(1), rate=1.5)
+
+
+def test_rates_are_exported_beside_the_logits(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    evaluator = pytest.importorskip("onnx.reference")
+    network = build(replace(CASE, batch=4), tmp_path)
+    expected = agreement.reference(network)
+    graph = onnx.load(str(network.onnx(rates=True)))
+    assert not network.model.training
+    run = evaluator.ReferenceEvaluator(graph).run
+    logits, rates = run(None, {graph.graph.input[0].name: network.check.numpy()})
+    np.testing.assert_allclose(logits, expected.logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(rates, list(expected.rates.values()), atol=1e-3)
+
+
+def test_choice_of_cases():
+    names = [case.name for case in choose(None)]
+    assert names == ["t1-b1", "t1-b16", "t4-b1", "t4-b16", "sparse", "avx2", "large"]
+    chosen = choose(["t4-b1", "trained-b1", "t4-b1"], model="m", checkpoint="c", root="r")
+    assert [case.name for case in chosen] == ["t4-b1", "trained-b1"]
+    assert chosen[0].model == "m" and (chosen[1].checkpoint, chosen[1].root) == ("c", "r")
+    assert [case.name for case in choose(None, checkpoint="c")][-2:] == [
+        "trained-b1",
+        "trained-b16",
+    ]
+    quick = choose(None, quick=True)
+    assert len(quick) == 2 and not any("compile" in case.contestants for case in quick)
+    assert choose(["avx2"])[0].environment["STMIXER_CPU_ISA"] == "avx2"
+    assert "onnxruntime" not in choose(["avx2"])[0].contestants
+
+
+# -- one case --------------------------------------------------------------------------------------
+
+
+def test_a_case_holds_every_field():
+    result = measure(replace(CASE, contestants=("engine", "eager", "ops"), batch=2), 1, PACE)
+    json.dumps(result, allow_nan=False)
+    assert result["isa"] == _C.cpu_isa() and result["isa_limit"] is None
+    assert (result["case"], result["threads"], result["steps"], result["batch"]) == (
+        "small", 1, 1, 2,
+    )  # fmt: skip
+    assert result["input"] == "3x8x8" and 0.05 < result["rate"] < 0.4
+    assert len(result["rates"]) == 9
+    for row in result["rows"]:
+        assert row["status"] == "measured" and row["reason"] is None, row
+        assert row["ms"] > 0 and row["iqr_ms"] >= 0
+        assert row["calls"] == 4 and len(row["turns_ms"]) == 2
+        assert row["agreement"]["same_answers"] == row["agreement"]["answers"] == 4
+    ours = result["rows"][0]
+    assert ours["agreement"]["worst_rate_error"] < 0.01
+    adding = [step for step in ours["layers"] if step["ceiling"] is not None]
+    assert [step["name"] for step in adding][:2] == [
+        "patch_embed.main.1.conv",
+        "patch_embed.main.2.conv",
+    ]
+    assert len(adding) == 9 and all(step["synops"] > 0 for step in adding)
+    assert 0 < ours["ceiling"] < 1.5 and ours["ceiling_adds_per_second"] > 1e8
+    text = report.show([result], {**dict.fromkeys(("cpu", "threads", "cores", "isa", "commit"), 1),
+                                  "stmixer_ops": "0", "versions": {"torch": "1"}})  # fmt: skip
+    assert re.search(r"PyTorch eager +\d+\.\d+ ±\d+\.\d+ +\d+\.\d+x", text)
+    assert f"spike rate {result['rate']:.3f}" in text and "blocks.0.token_mixer.stm" in text
+
+
+@pytest.mark.parametrize("key", ["onnxruntime", "openvino", "openvino-default", "openvino-int8"])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_installed_peers_agree(key, steps):
+    missing = peers.CONTESTANTS[key].missing()
+    if missing is not None:
+        pytest.skip(missing)
+    row = rows_of(replace(CASE, contestants=("engine", key), steps=steps, batch=2))[key]
+    assert row["status"] == "measured", row["reason"]
+    assert row["agreement"]["worst_rate_error"] < 0.15 and row["ms"] > 0
+    if key.startswith("openvino"):
+        assert re.match(r"f32|bf16|f16", row["note"])
+
+
+def test_a_missing_peer_is_named(monkeypatch):
+    packages = {"no_such_module": "some-package", "numpy": "numpy"}
+    change(monkeypatch, "onnxruntime", packages=packages)
+    row = rows_of(replace(CASE, contestants=("engine", "onnxruntime")))["onnxruntime"]
+    assert row["status"] == "unavailable" and "ms" not in row
+    assert row["reason"] == "not installed: pip install some-package"
+
+
+def test_a_failing_peer_is_told_and_the_others_run(monkeypatch):
+    def fail(path: Path, threads: int) -> peers.Session:
+        raise OSError("no such\n  instruction")
+
+    change(monkeypatch, "ops", open=fail)
+    rows = rows_of(replace(CASE, contestants=("engine", "ops", "eager")))
+    assert rows["ops"]["status"] == "failed"
+    assert rows["ops"]["reason"] == "OSError: no such instruction"
+    assert rows["engine"]["ms"] > 0 and rows["eager"]["ms"] > 0
+
+
+def test_what_this_version_cannot_do_says_why(monkeypatch):
+    def prepare(network, rates):
+        raise NotImplementedError("precision='int8' is not in this version")
+
+    change(monkeypatch, "engine-int8", prepare=prepare)
+    row = rows_of(replace(CASE, contestants=("engine", "engine-int8")))["engine-int8"]
+    assert row["status"] == "unavailable" and "int8" in row["reason"]
+
+
+def scrambled(path: Path, threads: int) -> peers.Session:
+    rng = np.random.default_rng(0)
+    return peers.Session(lambda x: [rng.normal(size=(len(x), 10)), np.full(9, 0.5)])
+
+
+@pytest.mark.parametrize("rates", [False, True])
+def test_a_peer_that_computes_something_else_is_not_timed(monkeypatch, rates):
+    change(monkeypatch, "ops", open=scrambled, has_rates=rates)
+    rows = rows_of(replace(CASE, contestants=("engine", "ops")))
+    assert rows["ops"]["status"] == "disagrees" and "ms" not in rows["ops"]
+    expected = "fires at a rate of 0.5000" if rates else "its logits correlate"
+    assert expected in rows["ops"]["reason"]
+    assert rows["engine"]["ms"] > 0
+
+
+def test_logits_that_are_not_finite(monkeypatch):
+    def broken(path: Path, threads: int) -> peers.Session:
+        return peers.Session(lambda x: [np.full((len(x), 10), np.nan)])
+
+    change(monkeypatch, "ops", open=broken)
+    row = rows_of(replace(CASE, contestants=("engine", "ops")))["ops"]
+    assert (row["status"], row["reason"]) == ("disagrees", "its logits are not finite")
+
+
+def test_an_engine_that_computes_something_else_ends_the_case(monkeypatch):
+    def other(network, rates):
+        model = so.create_model("stmixer_1_16_2", img_size=8)
+        calibrate(model, torch.randn(8, 3, 8, 8))
+        path = network.folder / "other.stmx"
+        so.Engine.compile(model).save(path)
+        return path
+
+    change(monkeypatch, "engine", prepare=other)
+    result = measure(CASE, 1, PACE)
+    assert result["rows"][0]["status"] == "disagrees"
+    assert "of the spikes of patch_embed.main.0.lif differ" in result["rows"][0]["reason"]
+    assert not any("ms" in row for row in result["rows"]), "nobody is timed"
+    assert report.ratio(result, result["rows"][1]) is None
+    assert len(report.failures([result])) == 1
+
+
+def test_turns_meet_everybody():
+    seen: list[str] = []
+    timings = race({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, PACE)
+    assert "".join(seen) == "aabb" + "aaabbb" * 2  # two to start, then one to warm up and two
+    assert {t.calls for t in timings.values()} == {4}
+    assert all(len(t.turns) == 2 and t.median >= 0 for t in timings.values())
+
+
+def test_memory_is_counted_in_a_fresh_process(tmp_path):
+    network = build(CASE, tmp_path)
+    path = peers.CONTESTANTS["engine"].prepare(network, False)
+    image = tmp_path / "image.npy"
+    np.save(image, network.images.numpy())
+    found = resources.measure("engine", path, image, 1, repeats=1)
+    assert found["first_ms"] > 0
+    if Path("/proc/self/status").is_file():
+        assert found["peak_mib"] >= 0 and found["held_mib"] <= found["peak_mib"] + 1
+    path.write_bytes(b"")
+    with pytest.raises(RuntimeError, match="measuring memory failed: .*not a usable engine file"):
+        resources.measure("engine", path, image, 1, repeats=1)
+
+
+def test_a_trained_network_on_its_own_images(tmp_path):
+    pytest.importorskip("safetensors")
+    pytest.importorskip("sklearn")
+    options = ["--img-size", "8", "--model", "stmixer_1_16_2", "--epochs", "1", "--T", "2"]
+    assert main(["train", "digits", *options, "--threads", "1", "--out", str(tmp_path)]) == 0
+    file = str(tmp_path / "last.safetensors")
+    (case,) = choose(["trained-b16"], checkpoint=file)
+    result = measure(replace(case, contestants=("engine", "eager")), 1, PACE)
+    assert (result["steps"], result["batch"], result["input"]) == (2, 16, "1x8x8")
+    assert result["inputs"] == "trained weights, test images of digits"
+    assert [row["status"] for row in result["rows"]] == ["measured"] * 2
+
+
+# -- the ceiling, the sweep ------------------------------------------------------------------------
+
+
+def test_ceiling_of_every_instruction_set(isa):
+    assert ceiling.row_adds_per_second("fp32", threads=2, seconds=1e-3) > 1e8
+    assert ceiling.row_adds_per_second("int8", threads=1, seconds=1e-3) > 1e8
+    with pytest.raises(ValueError, match="bits must be 32 or 8, got 16"):
+        _C.row_adds_per_second(16, 0.001)
+
+
+LAYERS = (
+    sweep.Layer("conv", (8, 6, 6), "conv", (16, 8, 3, 3), stride=2),
+    sweep.Layer("linear", (8, 1, 5), "linear", (24, 8)),
+    sweep.Layer("mix", (8, 1, 5), "token_mix", (2, 5, 5)),
+)
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
+def test_sweep_of_a_layer(layer):
+    found = sweep.measure_layer(layer, (0.1, 0.5), threads=1, turns=1)
+    json.dumps(found, allow_nan=False)
+    assert [point["density"] for point in found["engine"]] == [0.1, 0.5]
+    assert all(point["ms"] > 0 and point["synops"] >= 0 for point in found["engine"])
+    assert found["dense"][-1]["contestant"] == "oneDNN (PyTorch)" and found["dense"][-1]["ms"] > 0
+    assert "fp32" in found["break_even"] and found["isa"] == _C.cpu_isa()
+
+
+def test_sweep_refuses_what_differs(monkeypatch):
+    monkeypatch.setattr(sweep.Dense, "forward", lambda self, x: torch.full((1, 16, 3, 3), 2.0))
+    with pytest.raises(RuntimeError, match="conv: .* spikes of the engine are not PyTorch's"):
+        sweep.measure_layer(LAYERS[0], (0.1,), threads=1, turns=1)
+
+
+def test_break_even_is_interpolated():
+    points = [{"density": d, "ms": ms} for d, ms in ((0.1, 1.0), (0.2, 2.0), (0.4, 4.0))]
+    assert sweep.break_even(points, 3.0) == pytest.approx(0.3)
+    assert sweep.break_even(points, 9.0) is None
+    assert sweep.break_even(points, 0.5) == 0.1
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def test_engine_writes_table_json_and_picture(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    arguments = ["--quick", "--cases", "t1-b1", "--out", str(tmp_path / "results"), *SMALL]
+    assert main(["bench", "engine", *arguments]) == 0
+    text = capsys.readouterr().out
+    assert "engine against the fastest peer of each precision" in text
+    content = json.loads((tmp_path / "results" / "engine.json").read_text())
+    about = content["machine"]
+    assert about["threads"] == 1 and about["isa"] == _C.cpu_isa()
+    assert about["versions"]["torch"] == torch.__version__ and "commit" in about
+    (case,) = content["cases"]
+    rows = {row["key"]: row for row in case["rows"]}
+    assert rows["engine"]["ms"] > 0 and rows["eager"]["ms"] > 0
+    for row in rows.values():
+        assert row["status"] in ("measured", "unavailable"), row
+        assert ("ms" in row) == (row["status"] == "measured")
+        assert row["contestant"] in text and (row["reason"] or "") in text
+    assert (tmp_path / "results" / "engine.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sweep_writes_table_json_and_picture(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(sweep, "LAYERS", LAYERS)
+    monkeypatch.setattr(sweep, "_PEERS", ("eager",))
+    assert main(["bench", "sweep", "--quick", "--threads", "1", "--out", str(tmp_path)]) == 0
+    assert "break-even, fp32" in capsys.readouterr().out
+    content = json.loads((tmp_path / "sweep.json").read_text())
+    assert [layer["layer"] for layer in content["layers"]] == ["conv", "linear", "mix"]
+    assert content["machine"]["threads"] == 1
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_disagreement_is_the_exit_status(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+
+    def disagree(case, threads, pace):
+        result = measure(CASE, threads, PACE)
+        row = result["rows"][1]
+        result["rows"][1] = {k: row[k] for k in ("contestant", "key", "precision")} | {
+            "status": "disagrees",
+            "reason": "it computes something else",
+        }
+        return result
+
+    monkeypatch.setattr(command, "measure_apart", disagree)
+    out = ["--out", str(tmp_path), *SMALL]
+    assert main(["bench", "engine", "--cases", "t1-b1", *out]) == 1
+    text = capsys.readouterr().out
+    assert "FAILED: small: PyTorch eager: it computes something else" in text
+    assert not re.search(r"\d\.\d\dx", text), "no speed is told"
+
+
+def test_an_instruction_set_that_is_not_there(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(_C, "cpu_isas", lambda: ["scalar"])
+    line = "avx2: left out, this machine has no avx2"
+    assert main(["bench", "engine", "--cases", "avx2", "--out", str(tmp_path), *SMALL]) == 2
+    answer = capsys.readouterr().err
+    assert line in answer and "stmixer: error: nothing was left to measure" in answer
+
+
+def test_list_names_the_cases(capsys):
+    assert main(["bench", "engine", "--list"]) == 0
+    text = capsys.readouterr().out
+    assert [line.split()[0] for line in text.splitlines()][-2:] == ["trained-b1", "trained-b16"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: WHAT"),
+        (["train"], "invalid choice: 'train'"),
+        (["engine", "--threads", "0"], "expected a whole number from 1, got '0'"),
+        (["engine", "--cases", "t9"], "unknown case 't9'; there are t1-b1, .*trained-b16"),
+        (["engine", "--cases", "trained-b1"], "case 'trained-b1' needs --checkpoint"),
+        (["engine", "--checkpoint", "no.safetensors"], "no.safetensors: .* found no file"),
+        (["engine", "--model", "resnet50"], "unknown model 'resnet50'"),
+        (["sweep", "--threads", "x"], "expected a whole number from 1, got 'x'"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(capsys, monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", *arguments]) == 2
+    last = capsys.readouterr().err.rstrip("\n").splitlines()[-1]
+    assert last.startswith("stmixer: error: ") and re.search(message, last), last
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["engine", "sweep"])
+def test_a_missing_matplotlib_is_named(capsys, monkeypatch, tmp_path, what):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["bench", what, "--out", str(tmp_path / "o")]) == 2
+    assert "pip install stmixer-ops[bench]" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
