@@ -11,16 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ... import use_backend
 from ...models import create_model
 from ...models.base import SpikingClassifier
-from ...nn import LIF
 from ...train.augment import normalise
 from ...train.checkpoint import load_checkpoint
 from .._arguments import load_data
 from .._calibrate import calibrate
 from .._measure import first_images
 from .cases import Case
+from .plain import Plain
 
 _OPSET = 17
 
@@ -46,14 +45,11 @@ class Network:
     files: dict[str, Path] = field(default_factory=dict)
 
     def onnx(self, rates: bool = False) -> Path:
-        """The model for batches like ``images``, in the plain operations of the reference.
-
-        With ``rates`` it has a second output: the rate of every population, in order of execution.
-        """
+        """The model for batches like ``images``, with a second output for the rates if wanted."""
         name = "rates.onnx" if rates else "model.onnx"
         if name not in self.files:
             path = self.folder / name
-            model = _WithRates(self.model).eval() if rates else self.model
+            model = Plain(self.model, rates)
             export_onnx(model, self.images, path)
             self.files[name] = path
         return self.files[name]
@@ -61,34 +57,9 @@ class Network:
 
 def export_onnx(model: nn.Module, example: Tensor, path: Path) -> None:
     """Write ``model`` in eval mode for inputs of the size of ``example``."""
-    with use_backend("reference"), torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's notes on itself and on tracing
         torch.onnx.export(model, (example,), str(path), dynamo=False, opset_version=_OPSET)
-
-
-class _WithRates(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        tally = _Tally()
-        LIF.observers.append(tally)
-        try:
-            logits = self.model(x)
-        finally:
-            LIF.observers.remove(tally)
-        return logits, torch.stack(tally.rates)
-
-
-class _Tally:
-    """An observer as the recorder is one, in operations that can be exported."""
-
-    def __init__(self) -> None:
-        self.rates: list[Tensor] = []
-
-    def report(self, lif: LIF, spikes: Tensor) -> None:
-        self.rates.append(spikes.mean())
 
 
 def verify(case: Case) -> None:

@@ -40,11 +40,13 @@ class Pace:
         turns: how often each contestant has its turn.
         seconds: length of a turn, as far as `calls` lets it.
         calls: fewest and most calls in a turn.
+        pause: seconds before each call.
     """
 
     turns: int
     seconds: float
     calls: tuple[int, int]
+    pause: float = PAUSE
 
 
 FULL = Pace(turns=8, seconds=0.25, calls=(3, 12))
@@ -63,7 +65,7 @@ def race(contestants: Mapping[str, Callable[[], object]], pace: Pace) -> dict[st
         for name, call in contestants.items():
             call()  # warms caches and wakes threads that slept during the others' turns
             for _ in range(counts[name]):
-                time.sleep(PAUSE)
+                time.sleep(pace.pause)
                 samples[name][turn].append(_timed(call))
     return {name: _summary(turns) for name, turns in samples.items()}
 
