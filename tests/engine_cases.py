@@ -38,6 +38,8 @@ class Oracle:
     by the recorded spikes, so an allowed difference does not spread.
     """
 
+    number: type = np.float64
+
     def __init__(self, graph: Graph, x: np.ndarray, spikes: dict[str, np.ndarray]) -> None:
         if x.ndim == 4:
             x = np.broadcast_to(x, (graph.steps, *x.shape))
@@ -54,7 +56,7 @@ class Oracle:
         self.sums: dict[str, np.ndarray] = {}
 
     def flat(self, values: np.ndarray) -> np.ndarray:
-        return np.asarray(values, np.float64).reshape(self.steps, self.batch, values.shape[2], -1)
+        return np.asarray(values, self.number).reshape(self.steps, self.batch, values.shape[2], -1)
 
     def current(self, name: str) -> np.ndarray:
         """``[T, B, C, N]``, or ``[1, B, C, 1]`` for what comes after a mean."""
@@ -64,7 +66,7 @@ class Oracle:
             terms += [self.projected(p, c["shape"]) for p in c["projections"]]
             total = np.sum(np.broadcast_arrays(*terms), axis=0)
             if c["bias"] is not None:
-                total = total + self.graph.tensors[c["bias"]].astype(np.float64)[:, None]
+                total = total + self.graph.tensors[c["bias"]].astype(self.number)[:, None]
             self.sums[name] = total
         return self.sums[name]
 
@@ -74,7 +76,7 @@ class Oracle:
         if source is None:
             source = self.current(p["source"])
         y = self.weighted(p, source)
-        whole = np.zeros((*y.shape[:2], shape[0], y.shape[3]))
+        whole = np.zeros((*y.shape[:2], shape[0], y.shape[3]), self.number)
         whole[:, :, p["channel_offset"] : p["channel_offset"] + y.shape[2]] = y
         return whole
 
@@ -109,6 +111,65 @@ class Oracle:
         return self.current(readout["current"])[0, :, :, 0]
 
 
+class IntegerOracle(Oracle):
+    """An int8 graph carried out in integers of 64 bits, from the input on.
+
+    ``emitted`` holds the spikes of every population, ``logits()`` is float32; both are exact.
+    """
+
+    number = np.int64
+    limit = 2**30  # where membranes saturate
+
+    def __init__(self, graph: Graph, x: np.ndarray) -> None:
+        steps = np.rint(x.astype(np.float64) * 2.0**graph.input_shift)
+        super().__init__(graph, np.clip(steps, -(2**15), 2**15 - 1), {})
+        for p in graph.populations:
+            if p["kind"] == "lif":
+                self.emitted[p["name"]] = self.fire(p)
+
+    def fire(self, p: dict) -> np.ndarray:
+        x = self.current(p["current"])
+        threshold, reset = (self.per_neuron(p, p[key]) for key in ("threshold", "reset"))
+        v, fired = np.zeros_like(x[0]), np.empty_like(x)
+        for t in range(self.steps):
+            v = np.clip(v, -self.limit, self.limit) * p["decay"] + 2**14 >> 15
+            v = v + x[t]
+            fired[t] = v >= threshold
+            v = np.where(v >= threshold, v - reset if p["soft_reset"] else 0, v)
+        return fired
+
+    def per_neuron(self, p: dict, name: str | None) -> np.ndarray | int:
+        """Values per channel, or after token mixing per head and token, for ``[B, C, N]``."""
+        if name is None:
+            return 0
+        values = self.graph.tensors[name].astype(np.int64)
+        projections = self.currents[p["current"]]["projections"]
+        if projections and projections[0]["kind"] == "token_mix":
+            heads = self.graph.tensors[projections[0]["weight"]].shape[0]
+            return values.reshape(heads, -1).repeat(p["shape"][0] // heads, axis=0)
+        return values[:, None]
+
+    def weighted(self, p: dict, x: np.ndarray) -> np.ndarray:
+        if p["kind"] == "mean":
+            count = x.shape[0] * x.shape[3]
+            return (2 * x.sum((0, 3), keepdims=True) + count) // (2 * count)
+        if p["source"] in self.currents:  # the head, whose sums need 64 bits
+            w = self.graph.tensors[p["weight"]].astype(np.int64)
+            return np.einsum("oc,tbcn->tbon", w, x)
+        sums = super().weighted(p, x)  # in float64, which holds these integers
+        assert np.abs(sums).max() < 2**31
+        sums = sums.astype(np.int64)
+        if p["multiplier"] is None:
+            return sums << p["shift"]
+        factor = self.graph.tensors[p["multiplier"]].astype(np.int64)[:, None]
+        return sums * factor + (1 << p["shift"] >> 1) >> p["shift"]
+
+    def logits(self) -> np.ndarray:
+        readout = next(p for p in self.graph.populations if p["kind"] == "readout")
+        scale, bias = (self.graph.tensors[readout[key]] for key in ("scale", "bias"))
+        return scale * super().logits().astype(np.float32) + bias
+
+
 def check_locally(graph: Graph, x: np.ndarray, result: RunResult) -> None:
     """Every population agrees with float64 from its own sources' recorded spikes."""
     oracle = Oracle(graph, x, {k: np.asarray(v) for k, v in result.spikes.items()})
@@ -126,6 +187,19 @@ def check_locally(graph: Graph, x: np.ndarray, result: RunResult) -> None:
 def run_checked(graph: Graph, x: np.ndarray, num_threads: int = 2) -> RunResult:
     result = Engine(graph, num_threads).run(x, record=True)
     check_locally(graph, x, result)
+    return result
+
+
+def run_exactly(graph: Graph, x: np.ndarray, num_threads: int = 2) -> RunResult:
+    """An int8 graph through the engine: every spike and every logit is the oracle's."""
+    result = Engine(graph, num_threads).run(x, record=True)
+    oracle = IntegerOracle(graph, x)
+    assert result.spikes
+    for name, spikes in result.spikes.items():
+        np.testing.assert_array_equal(
+            oracle.flat(spikes), oracle.emitted[name], err_msg=name, strict=True
+        )
+    np.testing.assert_array_equal(result.logits, oracle.logits(), strict=True)
     return result
 
 

@@ -131,7 +131,7 @@ std::vector<Layer> Engine::layers(int steps, bool sequence) const {
   std::vector<Layer> layers;
   for (const Step& step : plan.steps) {
     const auto* project = std::get_if<ProjectStep>(&step.work);
-    if (project != nullptr && project->kind == ProjectStep::Kind::dense)
+    if (project != nullptr && multiplies(*project))
       layers.push_back(
           {step.name, 0, project->macs() * (varies(plan, *project, sequence) ? steps : 1)});
     const int fired = fired_by(step);

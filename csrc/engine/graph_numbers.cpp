@@ -72,7 +72,7 @@ class NumberChecker {
         check_size(c.name, "bias", c.integer_bias.size(), c.shape.channels);
         check_range(c.name, "bias", c.integer_bias, -kMembraneLimit, kMembraneLimit);
       }
-      for (const Projection& p : c.projections) check_integer_projection(p, c);
+      for (const Projection& p : c.projections) check_integer_projection(p);
     }
   }
 
@@ -92,15 +92,16 @@ class NumberChecker {
     check_range(p.name, "reset", p.integer_reset, 0, kMembraneLimit);
   }
 
-  void check_integer_projection(const Projection& p, const Current& c) const {
+  static void check_integer_projection(const Projection& p) {
     check_size(p.name, "weight", p.integer_weight.size(), weights_of(p));
     if (!p.wide) check_range(p.name, "weight", p.integer_weight, -128, 127);
     if (p.kind == Kind::mean) return;
     const int most = p.multiplier.empty() ? 16 : 32;
     if (p.shift < 0 || p.shift > most)
       fail(p.name, "shift must lie in [0, " + std::to_string(most) + "]");
-    const int channels = p.kind == Kind::token_mix ? c.shape.channels : p.weight_shape[0];
-    if (!p.multiplier.empty()) check_size(p.name, "multiplier", p.multiplier.size(), channels);
+    if (p.multiplier.empty()) return;
+    if (p.kind == Kind::token_mix) fail(p.name, "token mixing takes no multiplier");
+    check_size(p.name, "multiplier", p.multiplier.size(), p.weight_shape[0]);
   }
 
   const CheckedGraph& graph_;

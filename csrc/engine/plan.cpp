@@ -183,18 +183,27 @@ class Planner {
     for (const std::string& name : c.currents)
       add(plan_.values[values_of_[graph_.find(name).index]].per_step);
     for (const Projection& p : c.projections) {
-      const NodeRef& source = graph_.find(p.source);
-      add(p.kind != Kind::mean &&
-          (source.is(RefKind::population) || plan_.values[values_of_[source.index]].per_step));
+      add(p.kind != Kind::mean && varies_in_time(graph_.find(p.source)));
     }
     return *found;
   }
 
+  // Whether the current is a mean over time, and nothing else.
+  bool is_mean(const Current& c) const {
+    return c.projections.size() == 1 && c.currents.empty() && c.projections[0].kind == Kind::mean &&
+           varies_in_time(graph_.find(c.projections[0].source));
+  }
+
   // Whether the current is a linear layer of a mean over time, and nothing else.
   bool is_head(const Current& c) const {
-    if (c.projections.size() != 1 || !c.currents.empty()) return false;
+    if (c.projections.size() != 1 || !c.currents.empty() || !covers(c.projections[0], c))
+      return false;
     const NodeRef& source = graph_.find(c.projections[0].source);
-    return source.is(RefKind::current) && !plan_.values[values_of_[source.index]].per_step;
+    return source.is(RefKind::current) && is_mean(current(source.index));
+  }
+
+  bool varies_in_time(const NodeRef& node) const {
+    return node.is(RefKind::population) || plan_.values[values_of_[node.index]].per_step;
   }
 
   static bool covers(const Projection& p, const Current& c) {
@@ -241,7 +250,7 @@ class Planner {
   void bound_current(int index, bool steps) {
     const Current& c = current(index);
     if (!steps) {
-      if (!c.integer_bias.empty() || !c.currents.empty() || c.projections.size() != 1)
+      if (!c.integer_bias.empty() || !(is_mean(c) || is_head(c)))
         refuse(c.name, "must be a plain mean or the head in an int8 network");
       return;
     }

@@ -159,6 +159,11 @@ Plan make_plan(const CheckedGraph& graph, const KernelTraits& traits);
 // The neurons that a step makes fire, or -1.
 int fired_by(const Step& step);
 
+// Whether a projection multiplies real numbers.
+inline bool multiplies(const ProjectStep& step) {
+  return step.kind == ProjectStep::Kind::dense || step.kind == ProjectStep::Kind::head;
+}
+
 // Whether what a dense projection reads differs between the time steps of a run.
 bool varies(const Plan& plan, const ProjectStep& step, bool sequence);
 

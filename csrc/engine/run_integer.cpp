@@ -111,16 +111,22 @@ IntegerFinishTask Runner::integer_finish_task(const Target& target, const Part& 
 
 void Runner::fire_integer(const FireStep& step, int image) {
   const Values& v = plan_.values[step.values];
+  const Neurons& n = plan_.neurons[step.neurons];
   Target target;
   target.neurons = step.neurons;
-  const int channels = plan_.neurons[step.neurons].columns;
-  IntegerLif lif;
-  IntegerFinishTask task =
-      integer_finish_task(target, {0, image, 0, 0, v.pixels, nullptr}, 0, channels, &lif);
-  task.wide = values<int32_t>(step.values) + int64_t{image} * v.pixels * v.pixel_stride;
-  task.sums_pixel = v.pixel_stride;
-  task.sums_step = int64_t{images_} * v.pixels * v.pixel_stride;
-  kernels_.integer.finish(task);
+  // After token mixing head by head: these have thresholds of their own.
+  const int groups = n.by_channel ? static_cast<int>(n.threshold.size()) / n.columns : 1;
+  const int pixels = v.pixels / groups;
+  for (int group = 0; group < groups; ++group) {
+    const int pixel = group * pixels;
+    IntegerLif lif;
+    IntegerFinishTask task =
+        integer_finish_task(target, {0, image, group, pixel, pixels, nullptr}, 0, n.columns, &lif);
+    task.wide = values<int32_t>(step.values) + (int64_t{image} * v.pixels + pixel) * v.pixel_stride;
+    task.sums_pixel = v.pixel_stride;
+    task.sums_step = int64_t{images_} * v.pixels * v.pixel_stride;
+    kernels_.integer.finish(task);
+  }
 }
 
 // Sums of 64 bits; read_out() scales them.

@@ -15,7 +15,9 @@ LOCAL_LIMIT = 0.004
 """Local disagreement from which a population's weights get 16 bits; 0.005 is promised."""
 
 
-def calibrated(graph: Graph, samples: Any = None, wide: Collection[str] | None = None) -> Graph:
+def calibrated(
+    graph: Graph, samples: Any = None, int16_layers: Collection[str] | None = None
+) -> Graph:
     """Quantise ``graph``.
 
     Without samples the input is taken to lie in [-16, 16]. From samples comes the range of the
@@ -25,11 +27,11 @@ def calibrated(graph: Graph, samples: Any = None, wide: Collection[str] | None =
     Args:
         samples: float32 inputs of the network, an array or a tensor; the first ``MAX_SAMPLES``
             images are used.
-        wide: projections that get 16 bits in any case.
+        int16_layers: projections that get 16 bits in any case.
     Raises:
         ValueError: samples of another shape or not finite; an unknown projection.
     """
-    chosen = set(wide or ())
+    chosen = set(int16_layers or ())
     if samples is None:
         return quantize(graph, chosen)
     from .disagreement import disagreement

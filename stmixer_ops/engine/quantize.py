@@ -1,7 +1,7 @@
 """From a float32 graph to one of integers: int8 weights, nothing but integer sums until the logits.
 
 The scheme. Weights are symmetric and have one step ``d`` per output channel (token mixing: per
-head and output token), ``d = max |w| / 127``; a layer named in ``wide`` has 16 bits instead. A
+head and output token), ``d = max |w| / 127``; layers in ``int16_layers`` have 16 bits instead. A
 spike adds a row of such weights, so the sums are exact; what is rounded is this:
 
 - Neurons fed by one projection count in steps of ``d / 2**F`` of their channel, ``F <= 8``: bias
@@ -30,28 +30,31 @@ _LIMIT = 2**30
 _FRACTION = 8
 
 
-def quantize(graph: Graph, wide: Collection[str] = (), input_limit: float = 16.0) -> Graph:
+def quantize(graph: Graph, int16_layers: Collection[str] = (), input_limit: float = 16.0) -> Graph:
     """The int8 network of a float32 one.
 
     Args:
         graph: of :func:`~.export.export`.
-        wide: names of projections whose weights get 16 bits.
+        int16_layers: names of projections whose weights get 16 bits.
         input_limit: the largest magnitude of an input value that is told apart.
     Raises:
         ValueError: naming a projection that does not exist or a node that integers cannot express.
     """
-    return _Quantizer(graph, wide, input_limit).run()
+    return _Quantizer(graph, int16_layers, input_limit).run()
 
 
 class _Quantizer:
-    def __init__(self, graph: Graph, wide: Collection[str], input_limit: float) -> None:
-        names = {p["name"] for c in graph.currents for p in c["projections"]}
-        for name in wide:
+    def __init__(self, graph: Graph, int16_layers: Collection[str], input_limit: float) -> None:
+        names = [p["name"] for c in graph.currents for p in c["projections"]]
+        for name in int16_layers:
             if name not in names:
-                raise ValueError(f"wide: there is no projection {name!r} in this network")
+                raise ValueError(
+                    f"int16_layers must name layers of the network ({', '.join(names)}), "
+                    f"got {name!r}"
+                )
         if not 0 < input_limit < math.inf:
             raise ValueError(f"input_limit must be positive and finite, got {input_limit!r}")
-        self.source, self.wide = graph, frozenset(wide)
+        self.source, self.wide = graph, frozenset(int16_layers)
         shift = math.floor(math.log2((2**15 - 1) / input_limit))
         self.graph = Graph(
             steps=graph.steps, batch_first=graph.batch_first, precision="int8",
@@ -75,38 +78,46 @@ class _Quantizer:
         projections = [dict(p) for p in current["projections"]]
         bias = self._values(current["bias"])
         new = dict(current, projections=projections, bias=None)
-        if any(p["kind"] == "mean" for p in projections):
-            self.units[current["name"]] = 2.0**-STREAM_BITS
-        elif self._is_head(current):
+        averages = any(p["kind"] == "mean" for p in projections)
+        if not averages and self._is_head(current):
             self._head(current, projections[0])
-        elif self._is_direct(current):
+        elif not averages and self._is_direct(current):
             bias = self._direct(current, projections[0], bias)
             new["bias"] = self._add_bias(current, bias)
         else:
             for projection in projections:
-                self._into_stream(projection)
+                if projection["kind"] != "mean":
+                    self._into_stream(projection)
             self.units[current["name"]] = 2.0**-STREAM_BITS
             if bias is not None:
                 new["bias"] = self._add_bias(current, bias * 2.0**STREAM_BITS)
         self.graph.currents.append(new)
 
     def _is_head(self, current: Description) -> bool:
-        sources = [self.currents.get(p["source"]) for p in current["projections"]]
-        return len(sources) == 1 and sources[0] is not None
+        projections = current["projections"]
+        return (
+            len(projections) == 1
+            and projections[0]["source"] in self.currents
+            and self._covers(projections[0], current)
+        )
 
     def _is_direct(self, current: Description) -> bool:
-        """Whether one projection alone drives one population alone."""
-        name = current["name"]
+        """Whether one projection alone drives one population alone, or several if it mixes tokens:
+        these share its sums."""
+        projections, name = current["projections"], current["name"]
+        if len(projections) != 1 or current["currents"]:
+            return False
+        if projections[0]["kind"] == "token_mix":
+            return True
         readers = [p["name"] for p in self.source.populations if p.get("current") == name]
         others = [
             c["name"] for c in self.source.currents
             if name in c["currents"] or any(p["source"] == name for p in c["projections"])
         ]  # fmt: skip
-        if len(current["projections"]) != 1 or current["currents"] or others or len(readers) != 1:
-            return False
-        shape = self.source.tensors[current["projections"][0]["weight"]].shape
-        token_mix = current["projections"][0]["kind"] == "token_mix"
-        return token_mix or shape[0] == current["shape"][0]
+        return len(readers) == 1 and not others and self._covers(projections[0], current)
+
+    def _covers(self, projection: Description, current: Description) -> bool:
+        return self.source.tensors[projection["weight"]].shape[0] == current["shape"][0]
 
     def _direct(
         self, current: Description, projection: Description, bias: np.ndarray | None
@@ -138,7 +149,8 @@ class _Quantizer:
         factor = step * self._emission(projection) * 2.0**STREAM_BITS
         shift = int(np.clip(29 - np.floor(np.log2(factor.max())), 0, 32))
         name = f"{projection['name']}.multiplier"
-        self._add(name, np.rint(factor * 2.0**shift), np.int32)
+        most = 2**31 - 1  # beyond it the engine refuses the stream
+        self._add(name, np.minimum(np.rint(factor * 2.0**shift), most), np.int32)
         projection.update(multiplier=name, shift=shift)
 
     def _head(self, current: Description, projection: Description) -> None:
