@@ -13,6 +13,7 @@ import torch
 
 import stmixer_ops as so
 from stmixer_ops.cli import main
+from stmixer_ops.cli._table import quantity
 from stmixer_ops.train import evaluate, load_checkpoint
 
 pytest.importorskip("safetensors")
@@ -97,7 +98,13 @@ def test_python_dash_m():
         (["eval", "no.safetensors"], "no.safetensors: expected a checkpoint, found no file"),
         (["info", "no.safetensors"], "found no file"),
         (["info", "stmixer_4_384"], "unknown model 'stmixer_4_384'"),
+        (["eval", "no.stmx"], "no.stmx"),
+        (["eval", "no.stmx", "--T", "2"], "an engine has its T .* leave out --T"),
         (["compile", "no.safetensors"], "found no file"),
+        (["compile", "c", "--calibrate", "9"], "--calibrate is for --precision int8"),
+        (["compile", "c", "--int16-layers", "a"], "--int16-layers is for --precision int8"),
+        (["compile", "c", "--precision", "int8", "--calibrate", "257"], "at most 256, got 257"),
+        (["compile", "c", "--precision", "fp16"], "invalid choice: 'fp16'"),
         (["run", "no.stmx", "a.png"], "no.stmx"),
         (["demo", "--threads", "two"], "expected a whole number from 1, got 'two'"),
     ],
@@ -250,6 +257,10 @@ def test_compile_and_run(checkpoint, tmp_path, capsys):
     x = (data.test.images[4:5].float() / 255 - data.mean[0]) / data.std[0]
     share = model(x).detach().softmax(1)
     assert f"digit.png: {int(share.argmax())} {100 * float(share.max()):.1f} %" in text
+    with so.record(model) as recorder:
+        model(x)
+    spikes = sum(int(s.sum()) for s in recorder.spikes.values())
+    assert re.search(rf" \({quantity(spikes)} spikes, \d+\.\d\d ms\)$", text, re.M)
 
     assert "digit.png" in refused(capsys, ["run", str(tmp_path / "digit.png"), "x"])
     (tmp_path / "broken.png").write_bytes(b"no image")
@@ -263,8 +274,11 @@ def test_compile_and_run(checkpoint, tmp_path, capsys):
 
 
 def test_compile_into_a_missing_folder(checkpoint, tmp_path, capsys):
-    target = tmp_path / "nowhere" / "m.stmx"
-    assert "expected the folder" in refused(capsys, ["compile", checkpoint, "-o", str(target)])
+    target = str(tmp_path / "nowhere" / "m.stmx")
+    assert "expected the folder" in refused(capsys, ["compile", checkpoint, "-o", target])
+    options = ["--precision", "int8", "-o", str(tmp_path / "m.stmx"), "--report", target]
+    assert "expected the folder" in refused(capsys, ["compile", checkpoint, *options])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_truncated_checkpoint(checkpoint, tmp_path, capsys):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..data import ImageData
-    from ..train import Checkpoint
 
 
 def positive(text: str) -> int:
@@ -18,7 +19,7 @@ def positive(text: str) -> int:
     return value
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
+def add_data(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--data", help="data set; by default the one the model was trained on")
     parser.add_argument("--root", help="folder of the data set")
 
@@ -34,11 +35,21 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def load_data(saved: Checkpoint, name: str | None, root: str | None) -> ImageData:
-    """The data set a checkpoint belongs to, or ``name``, in the size the model takes."""
+def finds_data(stored: Mapping[str, Any], name: str | None, root: str | None) -> bool:
+    """Whether :func:`load_data` has something to load: digits come with scikit-learn, all others
+    lie in a folder that has to be named."""
+    return name is not None or root is not None or stored["name"] == "digits"
+
+
+def load_data(
+    stored: Mapping[str, Any], source: str | os.PathLike[str], name: str | None, root: str | None
+) -> ImageData:
+    """The data set a model belongs to, or ``name``, in the size the model takes.
+
+    ``stored``: the section ``data`` of the checkpoint, or the labels of the engine, ``source``.
+    """
     from ..data import load_dataset
 
-    stored = saved.config["data"]
     data = load_dataset(
         name or stored["name"],
         root,
@@ -47,7 +58,7 @@ def load_data(saved: Checkpoint, name: str | None, root: str | None) -> ImageDat
     )
     if len(data.classes) != len(stored["classes"]):
         raise ValueError(
-            f"data: expected {len(stored['classes'])} classes as in {saved.path}, "
+            f"data: expected {len(stored['classes'])} classes as in {source}, "
             f"got {len(data.classes)}"
         )
     return data

@@ -34,7 +34,7 @@ def read_labels(engine: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
-    expected = ("classes", "mean", "std", "img_size")
+    expected = ("classes", "mean", "std", "img_size", "name")
     if not isinstance(content, dict) or any(key not in content for key in expected):
         raise ValueError(f"{path}: expected {', '.join(expected)}")
     return content

@@ -57,6 +57,13 @@ def measure(model: nn.Module, images: Tensor, batch_size: int = 64) -> Cost:
     return Cost(rows, rate)
 
 
+def spread_images(images: ImageSet, count: int) -> Tensor:
+    """``count`` images at even distances, uint8 ``[B, C, H, W]``: of all classes, also where a
+    folder lists one after the other."""
+    chosen = torch.linspace(0, len(images) - 1, min(count, len(images))).long().tolist()
+    return torch.stack([images[i][0] for i in chosen])
+
+
 def first_images(images: ImageSet, count: int) -> Tensor:
     """The first ``count`` images, uint8 ``[B, C, H, W]``."""
     if isinstance(images, MemoryImages):

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from .._files import write_atomically
+from ..data import ImageData
 from ..engine import Engine
+from ..engine.calibrate import MAX_SAMPLES
+from ..engine.quantize import int16_layers
+from ..models.base import SpikingClassifier
+from ..train.augment import normalise
 from ..train.checkpoint import load_checkpoint
-from ._arguments import positive
+from ._arguments import add_data, finds_data, load_data, positive
 from ._labels import write_labels
+from ._measure import spread_images
+from ._quantized import as_dict, as_text, compare_precisions
+
+# Options of int8 alone.
+_INT8 = ("calibrate", "int16_layers", "report", "data", "root")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,16 +32,82 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", help="engine file (default: the checkpoint's name, .stmx)")
     parser.add_argument("--T", type=positive, help="other time steps than in training")
     parser.add_argument("--precision", choices=("fp32", "int8"), default="fp32")
+    group = parser.add_argument_group("with --precision int8")
+    group.add_argument(
+        "--calibrate",
+        type=positive,
+        metavar="N",
+        help=f"training images that tell the range of the input and which layers need 16 bits "
+        f"(default {MAX_SAMPLES}, also the most)",
+    )
+    group.add_argument(
+        "--int16-layers", metavar="NAME,...", help="layers that get 16-bit weights in any case"
+    )
+    add_data(group)
+    group.add_argument(
+        "--report", metavar="FILE", help="JSON file (default: the engine's name, .report.json)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    _check(args)
     saved = load_checkpoint(args.checkpoint)
     out = Path(args.out) if args.out else saved.path.with_suffix(".stmx")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"{out}: expected the folder {out.parent} to exist")
+    report = Path(args.report) if args.report else out.with_suffix(".report.json")
+    for path in (out, report):
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"{path}: expected the folder {path.parent} to exist")
     model = saved.build_model(**({"T": args.T} if args.T else {}))
-    engine = Engine.compile(model, precision=args.precision)
-    engine.save(out)
-    write_labels(out, saved.config["data"])
-    print(f"{out}: {engine}, {out.stat().st_size / 1e6:.2f} MB")
+    stored = saved.config["data"]
+    if args.precision == "fp32":
+        _save(Engine.compile(model), out, stored)
+        return 0
+    data = None
+    if finds_data(stored, args.data, args.root):
+        data = load_data(stored, saved.path, args.data, args.root)
+    _compile_int8(model, data, stored, out, report, args)
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    given = [name for name in _INT8 if getattr(args, name) is not None]
+    if args.precision == "fp32" and given:
+        raise ValueError(f"--{given[0].replace('_', '-')} is for --precision int8")
+    if args.calibrate is not None and args.calibrate > MAX_SAMPLES:
+        raise ValueError(f"--calibrate must be at most {MAX_SAMPLES}, got {args.calibrate}")
+
+
+def _save(engine: Engine, out: Path, stored: dict[str, Any]) -> None:
+    engine.save(out)
+    write_labels(out, stored)
+    print(f"{out}: {engine}, {out.stat().st_size / 1e6:.2f} MB")
+
+
+def _compile_int8(
+    model: SpikingClassifier,
+    data: ImageData | None,
+    stored: dict[str, Any],
+    out: Path,
+    report: Path,
+    args: argparse.Namespace,
+) -> None:
+    samples = None
+    if data is not None:
+        images = spread_images(data.train, args.calibrate or MAX_SAMPLES)
+        samples = normalise(images, torch.tensor(stored["mean"]), torch.tensor(stored["std"]))
+    names = args.int16_layers.split(",") if args.int16_layers else None
+    engine = Engine.compile(model, "int8", samples, int16_layers=names)
+    _save(engine, out, stored)
+    wide = int16_layers(engine.graph)
+    count = 0 if samples is None else len(samples)
+    print(f"layers of 16 bits beside the head: {', '.join(wide) or 'none'}")
+    if data is None:
+        comparison = None
+        print("no data set (--root names its folder): not calibrated, not compared with fp32")
+    else:
+        print(f"calibrated on {count} training images of {data.name}\n")
+        comparison = compare_precisions(Engine.compile(model), engine, data, stored)
+        print(as_text(comparison))
+    text = json.dumps(as_dict(count, wide, out.stat().st_size, comparison), indent=1) + "\n"
+    write_atomically(report, lambda path: path.write_text(text))
+    print(f"\nreport: {report}")

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
+from torch import Tensor
+
+from ..engine import Engine
 from ..train.checkpoint import load_checkpoint
 from ..train.evaluate import evaluate
 from ._arguments import add_data, add_threads, load_data, positive, set_threads
+from ._labels import read_labels
 from ._table import format_table
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
-    parser.add_argument("checkpoint", help="file of stmixer train")
+    parser.add_argument("model", help="file of stmixer train, or of stmixer compile (.stmx)")
     add_data(parser)
     parser.add_argument("--T", type=positive, help="other time steps than in training")
     parser.add_argument("--batch-size", type=positive, default=256)
@@ -25,17 +32,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     set_threads(args.threads)
-    saved = load_checkpoint(args.checkpoint)
-    data = load_data(saved, args.data, args.root)
-    model = saved.build_model(**({"T": args.T} if args.T else {}))
-    stored = saved.config["data"]
-    result = evaluate(
-        model.to(args.device),
-        data.test,
-        stored["mean"],
-        stored["std"],
-        batch_size=args.batch_size,
-    )
+    model, stored = _load(args)
+    data = load_data(stored, args.model, args.data, args.root)
+    result = evaluate(model, data.test, stored["mean"], stored["std"], batch_size=args.batch_size)
     if args.json:
         content = {
             "count": result.count,
@@ -58,3 +57,16 @@ def run(args: argparse.Namespace) -> int:
         print("\nrows: true class, columns: predicted")
         print(format_table(["", *data.classes], rows))
     return 0
+
+
+def _load(args: argparse.Namespace) -> tuple[Callable[[Tensor], Tensor], Mapping[str, Any]]:
+    """The model and what is stored about its data."""
+    if Path(args.model).suffix != ".stmx":
+        saved = load_checkpoint(args.model)
+        model = saved.build_model(**({"T": args.T} if args.T else {}))
+        return model.to(args.device), saved.config["data"]
+    if args.T or args.device != "cpu":
+        raise ValueError(
+            f"{args.model}: an engine has its T and runs on the CPU; leave out --T and --device"
+        )
+    return Engine.load(args.model, num_threads=args.threads), read_labels(Path(args.model))

@@ -13,7 +13,7 @@ from ..models import create_model
 from ..models.base import SpikingClassifier
 from ..train.augment import normalise
 from ..train.checkpoint import Checkpoint, load_checkpoint
-from ._arguments import add_data, add_threads, load_data, positive, set_threads
+from ._arguments import add_data, add_threads, finds_data, load_data, positive, set_threads
 from ._calibrate import calibrate
 from ._measure import Cost, first_images, measure
 from ._table import energy, format_table, quantity
@@ -60,11 +60,11 @@ def run(args: argparse.Namespace) -> int:
 def _images(saved: Checkpoint, args: argparse.Namespace) -> tuple[Tensor, str]:
     stored = saved.config["data"]
     mean, std = torch.tensor(stored["mean"]), torch.tensor(stored["std"])
-    if args.data is None and args.root is None and stored["name"] != "digits":
+    if not finds_data(stored, args.data, args.root):
         size = stored["img_size"]
         images = torch.randn(min(args.images, 16), len(stored["mean"]), size, size)
         return images, f"{len(images)} random inputs (--root gives the rates on real images)"
-    data = load_data(saved, args.data, args.root)
+    data = load_data(stored, saved.path, args.data, args.root)
     images = first_images(data.test, args.images)
     return normalise(images, mean, std), f"{len(images)} test images of {data.name}"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import statistics
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +31,27 @@ def run(args: argparse.Namespace) -> int:
     engine = Engine.load(path, num_threads=args.threads)
     labels = read_labels(path)
     for name in args.images:
-        result = engine.run(_read(Path(name), labels))
+        image = _read(Path(name), labels)
+        result = engine.run(image)
         share = torch.as_tensor(result.logits)[0].softmax(0)
         best = share.topk(min(args.top, len(share)))
         answer = ", ".join(
             f"{labels['classes'][i]} {100 * p:.1f} %"
             for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         )
-        print(f"{name}: {answer} ({quantity(result.stats.spikes)} spikes)")
+        spikes = quantity(result.stats.spikes)
+        print(f"{name}: {answer} ({spikes} spikes, {_milliseconds(engine, image):.2f} ms)")
     return 0
+
+
+def _milliseconds(engine: Engine, image: torch.Tensor, calls: int = 9) -> float:
+    """Median of a few calls; a first one is not counted."""
+    times = []
+    for _ in range(calls + 1):
+        start = time.perf_counter()
+        engine(image)
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times[1:])
 
 
 def _read(path: Path, labels: dict[str, Any]) -> torch.Tensor:

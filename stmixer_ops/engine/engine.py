@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     Array = np.ndarray | torch.Tensor
+
+# What goes in also comes out.
+_Kind = TypeVar("_Kind", np.ndarray, "torch.Tensor")
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class Engine:
         """Write the engine as a safetensors file (by custom ``*.stmx``), whole or not at all."""
         stmx.write(path, self._graph)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: _Kind) -> _Kind:
         """Logits ``[B, classes]``."""
         source = _Source(x, self)
         logits = source.empty((source.batch, self.num_classes), "float32")
@@ -178,6 +181,11 @@ class Engine:
         ][1:]
         medians = np.median(np.array(times), axis=0) * 1e3
         return list(zip(self._native.steps, medians.tolist(), strict=True))
+
+    @property
+    def graph(self) -> Graph:
+        """The network as data."""
+        return self._graph
 
     @property
     def precision(self) -> str:

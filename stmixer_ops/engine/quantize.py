@@ -43,6 +43,15 @@ def quantize(graph: Graph, int16_layers: Collection[str] = (), input_limit: floa
     return _Quantizer(graph, int16_layers, input_limit).run()
 
 
+def int16_layers(graph: Graph) -> list[str]:
+    """The layers of an int8 network whose weights have 16 bits; its head always has."""
+    currents = {c["name"] for c in graph.currents}
+    return [
+        p["name"] for c in graph.currents for p in c["projections"]
+        if p["source"] not in currents and graph.tensors[p["weight"]].dtype == np.int16
+    ]  # fmt: skip
+
+
 class _Quantizer:
     def __init__(self, graph: Graph, int16_layers: Collection[str], input_limit: float) -> None:
         names = [p["name"] for c in graph.currents for p in c["projections"]]

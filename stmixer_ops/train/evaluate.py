@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,11 +17,13 @@ from .batches import evaluation_batches
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Of ``count`` images: cross-entropy, and ``confusion`` int64 ``[true class, predicted]``."""
+    """Of ``count`` images: cross-entropy, ``confusion`` int64 ``[true class, predicted]``, and
+    ``right``, of each image whether its class has the largest logit."""
 
     count: int
     loss: float
     confusion: Tensor
+    right: Tensor
 
     @property
     def correct(self) -> int:
@@ -34,7 +37,7 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module,
+    model: nn.Module | Callable[[Tensor], Tensor],
     images: ImageSet,
     mean: Sequence[float],
     std: Sequence[float],
@@ -43,7 +46,8 @@ def evaluate(
     amp: bool = False,
     workers: int = 0,
 ) -> Evaluation:
-    """Run ``model`` in eval mode over all ``images``, on the device of its parameters.
+    """Run ``model`` over all ``images``: a module in eval mode, on the device of its parameters, or
+    whatever else takes images to logits on the CPU, as an engine does.
 
     Args:
         mean, std: per channel, of values in [0, 1]; a checkpoint holds them.
@@ -54,20 +58,30 @@ def evaluate(
     """
     if len(images) == 0:
         raise ValueError("images: expected at least one, got none")
-    device = next(model.parameters()).device
-    mean_t, std_t = (torch.tensor(v, device=device) for v in (mean, std))
-    was_training = model.training
-    model.eval()
     loss, pairs = 0.0, []
-    try:
+    with _ready(model) as device:
+        mean_t, std_t = (torch.tensor(v, device=device) for v in (mean, std))
         for batch, labels in evaluation_batches(images, batch_size, workers):
             batch, labels = batch.to(device), labels.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=amp):
                 logits = model(normalise(batch, mean_t, std_t)).float()
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             pairs.append(labels * logits.shape[1] + logits.argmax(1))
+    classes = logits.shape[1]
+    pair = torch.cat(pairs).cpu()
+    confusion = pair.bincount(minlength=classes**2).view(classes, classes)
+    return Evaluation(len(images), loss / len(images), confusion, pair // classes == pair % classes)
+
+
+@contextmanager
+def _ready(model: nn.Module | Callable[[Tensor], Tensor]) -> Iterator[torch.device]:
+    """A module in eval mode for as long as this is open; the device that its input belongs on."""
+    if not isinstance(model, nn.Module):
+        yield torch.device("cpu")
+        return
+    was_training = model.training
+    model.eval()
+    try:
+        yield next(model.parameters()).device
     finally:
         model.train(was_training)
-    classes = logits.shape[1]
-    confusion = torch.cat(pairs).bincount(minlength=classes**2).view(classes, classes).cpu()
-    return Evaluation(len(images), loss / len(images), confusion)
