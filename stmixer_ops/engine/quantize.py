@@ -1,8 +1,9 @@
 """From a float32 graph to one of integers: int8 weights, nothing but integer sums until the logits.
 
 The scheme. Weights are symmetric and have one step ``d`` per output channel (token mixing: per
-head and output token), ``d = max |w| / 127``; layers in ``int16_layers`` have 16 bits instead. A
-spike adds a row of such weights, so the sums are exact; what is rounded is this:
+head and output token), ``d = max |w| / 127``; layers in ``int16_layers`` have 16 bits instead, and
+those in ``int7_layers`` 7, of which the engine adds two in a byte. A spike adds a row of such
+weights, so the sums are exact; what is rounded is this:
 
 - Neurons fed by one projection count in steps of ``d / 2**F`` of their channel, ``F <= 8``: bias
   and threshold are rounded to that (the threshold up), and a leak keeps ``F`` bits of fraction.
@@ -30,17 +31,28 @@ _LIMIT = 2**30
 _FRACTION = 8
 
 
-def quantize(graph: Graph, int16_layers: Collection[str] = (), input_limit: float = 16.0) -> Graph:
+def quantize(
+    graph: Graph,
+    int16_layers: Collection[str] = (),
+    input_limit: float = 16.0,
+    int7_layers: Collection[str] = (),
+) -> Graph:
     """The int8 network of a float32 one.
 
     Args:
         graph: of :func:`~.export.export`.
         int16_layers: names of projections whose weights get 16 bits.
         input_limit: the largest magnitude of an input value that is told apart.
+        int7_layers: names of projections whose weights get 7 bits unless they get 16.
     Raises:
         ValueError: naming a projection that does not exist or a node that integers cannot express.
     """
-    return _Quantizer(graph, int16_layers, input_limit).run()
+    return _Quantizer(graph, int16_layers, input_limit, int7_layers).run()
+
+
+def direct_layers(graph: Graph) -> set[str]:
+    """Layers of a float32 network that read spikes and alone drive neurons."""
+    return _Quantizer(graph).direct_layers()
 
 
 def int16_layers(graph: Graph) -> list[str]:
@@ -53,17 +65,23 @@ def int16_layers(graph: Graph) -> list[str]:
 
 
 class _Quantizer:
-    def __init__(self, graph: Graph, int16_layers: Collection[str], input_limit: float) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        int16_layers: Collection[str] = (),
+        input_limit: float = 16.0,
+        int7_layers: Collection[str] = (),
+    ) -> None:
         names = [p["name"] for c in graph.currents for p in c["projections"]]
-        for name in int16_layers:
-            if name not in names:
-                raise ValueError(
-                    f"int16_layers must name layers of the network ({', '.join(names)}), "
-                    f"got {name!r}"
-                )
+        for what, layers in (("int16_layers", int16_layers), ("int7_layers", int7_layers)):
+            for name in layers:
+                if name not in names:
+                    raise ValueError(
+                        f"{what} must name layers of the network ({', '.join(names)}), got {name!r}"
+                    )
         if not 0 < input_limit < math.inf:
             raise ValueError(f"input_limit must be positive and finite, got {input_limit!r}")
-        self.source, self.wide = graph, frozenset(int16_layers)
+        self.source, self.wide, self.slim = graph, frozenset(int16_layers), frozenset(int7_layers)
         shift = math.floor(math.log2((2**15 - 1) / input_limit))
         self.graph = Graph(
             steps=graph.steps, batch_first=graph.batch_first, precision="int8",
@@ -80,6 +98,14 @@ class _Quantizer:
         for population in self.source.populations:
             self._population(population)
         return self.graph
+
+    def direct_layers(self) -> set[str]:
+        spiking = {name for name, kind in self.kinds.items() if kind == "lif"}
+        return {
+            c["projections"][0]["name"]
+            for c in self.source.currents
+            if self._is_direct(c) and c["projections"][0]["source"] in spiking
+        }
 
     # -- currents ----------------------------------------------------------------------------------
 
@@ -177,7 +203,9 @@ class _Quantizer:
         return 2.0**-self.graph.input_shift if is_input else 1.0
 
     def _bits(self, projection: Description) -> int:
-        return 16 if projection["name"] in self.wide else 8
+        if projection["name"] in self.wide:
+            return 16
+        return 7 if projection["name"] in self.slim else 8
 
     def _step(self, projection: Description, weight: np.ndarray) -> np.ndarray:
         """One per output channel; token mixing has ``[heads, tokens]``."""

@@ -68,7 +68,8 @@ def verify(case: Case) -> None:
         with torch.device("meta"):
             _create(case)
     else:
-        load_data(load_checkpoint(case.checkpoint), case.data, case.root)
+        saved = load_checkpoint(case.checkpoint)
+        load_data(saved.config["data"], saved.path, case.data, case.root)
 
 
 def _create(case: Case) -> SpikingClassifier:
@@ -99,7 +100,7 @@ def build(case: Case, folder: Path) -> Network:
 
 def _trained(case: Case, count: int, folder: Path) -> Network:
     saved = load_checkpoint(str(case.checkpoint))
-    data = load_data(saved, case.data, case.root)
+    data = load_data(saved.config["data"], saved.path, case.data, case.root)
     mean, std = (torch.tensor(saved.config["data"][key]) for key in ("mean", "std"))
     check = normalise(first_images(data.test, count), mean, std)
     calibration = normalise(first_images(data.train, 2 * count), mean, std)
