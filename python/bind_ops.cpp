@@ -55,6 +55,8 @@ void bind_lif(py::module_& m) {
 }
 
 void bind_bn_lif(py::module_& m) {
+  m.def("bn_lif_scratch_bytes",
+        [](int64_t steps, int dtype) { return bn_lif_scratch_bytes(steps, Dtype(dtype)); });
   m.def(
       "bn_statistics",
       [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, int64_t channels, int64_t inner,
@@ -115,19 +117,28 @@ void bind_bn_lif(py::module_& m) {
   m.def(
       "bn_lif_backward",
       [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, int64_t channels, int64_t inner,
-         const Neuron& neuron, Address x, Address scale, Address shift, Address mean,
-         Address invstd, Address sum, Address v_init, Address gs, Address gsum, Address gv,
-         Address g, Address gv_init, Address scratch, Address sums, int threads) {
-        bn_lif_backward({Dtype(dtype),      steps,
-                         neurons,           x_step,
-                         {channels, inner}, neuron,
-                         pointer(x),        pointer(scale),
-                         pointer(shift),    pointer(mean),
-                         pointer(invstd),   pointer(sum),
-                         pointer(v_init),   pointer(gs),
-                         pointer(gsum),     pointer(gv),
-                         pointer(g),        pointer(gv_init),
-                         pointer(scratch),  pointer<double>(sums)},
+         const Neuron& neuron, Address x, Address scale, Address shift, Address mean, Address sum,
+         Address v_init, Address gs, Address gsum, Address gv, Address g, Address gv_init,
+         Address scratch, Address sums, int threads) {
+        bn_lif_backward({Dtype(dtype),
+                         steps,
+                         neurons,
+                         x_step,
+                         {channels, inner},
+                         neuron,
+                         pointer(x),
+                         pointer(scale),
+                         pointer(shift),
+                         pointer(mean),
+                         pointer(sum),
+                         pointer(v_init),
+                         pointer(gs),
+                         pointer(gsum),
+                         pointer(gv),
+                         pointer(g),
+                         pointer(gv_init),
+                         pointer(scratch),
+                         pointer<double>(sums)},
                         threads);
       },
       Unlocked());

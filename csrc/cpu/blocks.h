@@ -12,6 +12,10 @@ constexpr int kForwardBlock = 512;
 // lie a multiple of 4 KiB apart and then share cache sets.
 constexpr int kHistoryBlock = 64;
 
+// Blocks of all steps that the backward kernel of bn_lif keeps: membranes, slopes, and copies of x,
+// of the sum or the gradient of the spikes, of the gradient of the sum, and of the result.
+constexpr int kBackwardBuffers = 6;
+
 // A block of about `base` neurons that starts at channel 0 wherever that can be had, so that
 // per-channel rows are laid out once. Blocks stay multiples of 32, so that words of bits do too.
 inline int channel_block(int base, int64_t channels, int64_t inner) {

@@ -39,7 +39,7 @@ void gradient_terms(const BnGradientTerms& p) {
   R *gweight = static_cast<R*>(p.gweight), *gbias = static_cast<R*>(p.gbias),
     *slope = static_cast<R*>(p.slope), *offset = static_cast<R*>(p.offset);
   for (int64_t c = 0; c < p.channels; ++c) {
-    const double sum = p.sums[c], projection = p.sums[p.channels + c];
+    const double sum = p.sums[c], projection = p.sums[p.channels + c] * invstd[c];
     gbias[c] = static_cast<R>(sum);
     gweight[c] = static_cast<R>(projection);
     // Batch statistics depend on x too: the mean of g, and its projection on x, drop out.

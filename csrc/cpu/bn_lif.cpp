@@ -47,15 +47,19 @@ void bn_lif_forward(const BnLifForward& p, int threads) {
                   [&](int64_t begin, int64_t end, int) { kernels.forward(p, begin, end); });
 }
 
+int64_t bn_lif_scratch_bytes(int64_t steps, Dtype dtype) {
+  return kBackwardBuffers * steps * kHistoryBlock * state_size(dtype);
+}
+
 void bn_lif_backward(const BnLifBackward& p, int threads) {
   const auto& kernels = STMIXER_TABLE(bn_lif_kernels);
-  const int64_t scratch = lif_scratch_bytes(p.steps, p.dtype);
-  const int block = channel_block(kHistoryBlock, p.layout.channels, p.layout.inner);
-  sum_channels(
-      ceil_div(p.neurons, block), p.layout.channels, useful_threads(p.steps * p.neurons, threads),
-      p.sums, [&](int64_t begin, int64_t end, int thread, double* sums) {
-        kernels.backward(p, begin, end, static_cast<char*>(p.scratch) + thread * scratch, sums);
-      });
+  const int64_t scratch = bn_lif_scratch_bytes(p.steps, p.dtype);
+  sum_channels(ceil_div(p.neurons, kHistoryBlock), p.layout.channels,
+               useful_threads(p.steps * p.neurons, threads), p.sums,
+               [&](int64_t begin, int64_t end, int thread, double* sums) {
+                 kernels.backward(p, begin, end, static_cast<char*>(p.scratch) + thread * scratch,
+                                  sums);
+               });
 }
 
 void bn_input_gradient(const BnInputGradient& p, int threads) {

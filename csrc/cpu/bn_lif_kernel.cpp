@@ -1,3 +1,4 @@
+#include "common/simd.h"
 #include "cpu/blocks.h"
 #include "cpu/rows.h"
 #include "cpu/tables.h"
@@ -20,36 +21,31 @@ void for_each_run(const ChannelLayout& layout, int64_t m, int n, const F& f) {
   }
 }
 
-template <class R>
-void spread_row(const ChannelLayout& layout, int64_t m, int n, const void* channels, R* row) {
-  const R* values = static_cast<const R*>(channels);
-  for_each_run(layout, m, n, [&](int at, int length, int64_t channel) {
-    if (layout.inner == 1) return copy_row(values + channel, row + at, length);
-    const R value = values[channel];
-    for (int i = 0; i < length; ++i) row[at + i] = value;
-  });
-}
-
-// Sum of a row in eight interleaved parts, which vectorises and shortens the chain of additions.
+// Sum of a row in 16 interleaved parts of its own type, then of those in double.
 template <class R>
 double sum_row(const R* row, int n) {
-  double parts[8] = {};
+  R parts[16] = {};
   int i = 0;
-  for (; i + 8 <= n; i += 8)
-    for (int k = 0; k < 8; ++k) parts[k] += row[i + k];
+  for (; i + 16 <= n; i += 16)
+    for (int k = 0; k < 16; ++k) parts[k] += row[i + k];
   for (int k = 0; i < n; ++i, ++k) parts[k] += row[i];
-  return ((parts[0] + parts[1]) + (parts[2] + parts[3])) +
-         ((parts[4] + parts[5]) + (parts[6] + parts[7]));
+  double sums[8];
+  for (int k = 0; k < 8; ++k) sums[k] = static_cast<double>(parts[k]) + parts[k + 8];
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
 }
 
-// Adds a row of per-neuron sums to per-channel sums.
+// Adds two rows of per-neuron sums to the per-channel sums [2, channels].
 template <class R>
-void gather_sums(const ChannelLayout& layout, int64_t m, int n, const R* row, double* sums) {
+void gather_sums(const ChannelLayout& layout, int64_t m, int n, const R* first, const R* second,
+                 double* sums) {
+  double* second_sums = sums + layout.channels;
   for_each_run(layout, m, n, [&](int at, int length, int64_t channel) {
     if (layout.inner == 1) {
-      for (int i = 0; i < length; ++i) sums[channel + i] += row[at + i];
+      for (int i = 0; i < length; ++i) sums[channel + i] += first[at + i];
+      for (int i = 0; i < length; ++i) second_sums[channel + i] += second[at + i];
     } else {
-      sums[channel] += sum_row(row + at, length);
+      sums[channel] += sum_row(first + at, length);
+      second_sums[channel] += sum_row(second + at, length);
     }
   });
 }
@@ -59,12 +55,22 @@ template <class R, int kCount, int kBlock>
 class ChannelRows {
  public:
   ChannelRows(const ChannelLayout& layout, const void* const (&channels)[kCount])
-      : layout_(layout), channels_(channels) {}
+      : layout_(layout) {
+    for (int k = 0; k < kCount; ++k) channels_[k] = static_cast<const R*>(channels[k]);
+  }
 
   void move_to(int64_t m, int n) {
     const int64_t start = layout_.inner == 1 ? m % layout_.channels : -1;
     if (start >= 0 && start == start_ && n <= filled_) return;
-    for (int k = 0; k < kCount; ++k) spread_row<R>(layout_, m, n, channels_[k], rows_[k]);
+    for_each_run(layout_, m, n, [&](int at, int length, int64_t channel) {
+      for (int k = 0; k < kCount; ++k) {
+        const R* values = channels_[k] + channel;
+        if (layout_.inner == 1)
+          copy_row(values, rows_[k] + at, length);
+        else
+          for (int i = 0; i < length; ++i) rows_[k][at + i] = *values;
+      }
+    });
     start_ = start;
     filled_ = n;
   }
@@ -73,7 +79,7 @@ class ChannelRows {
 
  private:
   ChannelLayout layout_;
-  const void* const (&channels_)[kCount];
+  const R* channels_[kCount];
   int64_t start_ = -1;
   int filled_ = 0;
   alignas(64) R rows_[kCount][kBlock];
@@ -92,16 +98,6 @@ void moments_row(const R* __restrict x, const R* __restrict pivot, R* __restrict
     const R centred = x[i] - pivot[i];
     first[i] += centred;
     second[i] += centred * centred;
-  }
-}
-
-// Sums of g and of its product with the normalised x.
-template <class R>
-void project_row(const R* __restrict g, const R* __restrict x, const R* __restrict mean,
-                 const R* __restrict invstd, R* __restrict first, R* __restrict second, int n) {
-  for (int i = 0; i < n; ++i) {
-    first[i] += g[i];
-    second[i] += g[i] * ((x[i] - mean[i]) * invstd[i]);
   }
 }
 
@@ -133,8 +129,7 @@ void statistics_blocks(const BnStatistics& p, int64_t begin, int64_t end, double
       const R* x = read_row(static_cast<const In*>(p.x) + t * p.x_step + m, x_row, n);
       moments_row(x, pivot, first, second, n);
     }
-    gather_sums(p.layout, m, n, first, sums);
-    gather_sums(p.layout, m, n, second, sums + p.layout.channels);
+    gather_sums(p.layout, m, n, first, second, sums);
   });
 }
 
@@ -177,54 +172,164 @@ void forward_blocks(const BnLifForward& p, int64_t begin, int64_t end) {
   end_streams();
 }
 
+// Backward is bound by arithmetic and by stores, not by memory, so its blocks are taken in tiles of
+// a few vectors whose state stays in registers over the steps. Tiles are whole: a short last block,
+// like one of narrow values, is copied to rows of kHistoryBlock values; what is computed beyond its
+// end is dropped.
+constexpr int kTile = 4;
+
+template <class R>
+struct Tile {
+  Vec<R> lanes[kTile];
+
+  static Tile at(const R* row) {
+    Tile tile;
+    for (int k = 0; k < kTile; ++k) tile.lanes[k] = load(row + k * kLanes<R>);
+    return tile;
+  }
+  void store_at(R* row) const {
+    for (int k = 0; k < kTile; ++k) store(row + k * kLanes<R>, lanes[k]);
+  }
+};
+
+// The rows of a block, one a step.
+template <class R>
+struct StepRows {
+  R* first;
+  int64_t pitch;
+  R* operator[](int64_t t) const { return first + t * pitch; }
+};
+
+// Whether the rows of a block can be used where they lie.
 template <class In, class R>
-void backward_blocks(const BnLifBackward& p, int64_t begin, int64_t end, R* history, double* sums) {
-  const RowNeuron<R> neuron(p.neuron);
-  const void* const channels[] = {p.scale, p.shift, p.mean, p.invstd};
-  ChannelRows<R, 4, kHistoryBlock> rows(p.layout, channels);
-  alignas(64) R v[kHistoryBlock], x_row[kHistoryBlock], sum_row[kHistoryBlock],
-      slope[kHistoryBlock], gs_row[kHistoryBlock], gsum_row[kHistoryBlock], g_row[kHistoryBlock],
-      first[kHistoryBlock], second[kHistoryBlock];
-  const int block = channel_block(kHistoryBlock, p.layout.channels, p.layout.inner);
-  for_each_block(begin, end, block, p.neurons, [&](int64_t m, int n) {
-    rows.move_to(m, n);
-    const R* v_init = static_cast<const R*>(p.v_init);
-    fill_row(v, v_init ? v_init + m : nullptr, n);
-    for (int64_t t = 0; t < p.steps; ++t) {
-      const R* integrated;
-      if (p.sum) {
-        integrated = read_row(static_cast<const In*>(p.sum) + t * p.neurons + m, sum_row, n);
-      } else {
-        const R* x = read_row(static_cast<const In*>(p.x) + t * p.x_step + m, x_row, n);
-        affine_row(x, rows[0], rows[1], sum_row, n);
-        integrated = sum_row;
+constexpr bool in_place(int n) {
+  return std::is_same_v<In, R> && n == kHistoryBlock;
+}
+
+template <class In, class R>
+StepRows<const R> read_steps(const void* tensor, int64_t m, int64_t pitch, int64_t steps, int n,
+                             StepRows<R> buffer) {
+  const In* rows = static_cast<const In*>(tensor) + m;
+  if (in_place<In, R>(n)) return {reinterpret_cast<const R*>(rows), pitch};
+  for (int64_t t = 0; t < steps; ++t)
+    for (int i = 0; i < n; ++i) buffer[t][i] = widen(rows[t * pitch + i]);
+  return {buffer.first, buffer.pitch};
+}
+
+// A block of a membrane or of its gradient, zeros where there is none.
+template <class R>
+void read_state(const void* tensor, int64_t m, int n, R* row) {
+  for (int i = 0; i < kHistoryBlock; ++i) row[i] = R(0);
+  if (tensor) copy_row(static_cast<const R*>(tensor) + m, row, n);
+}
+
+// Membranes before reset from what the LIF integrates: scale * x + shift, or x itself.
+template <bool kHard, bool kAffine, class R>
+void charge_steps(const RowNeuron<R>& neuron, int64_t steps, StepRows<const R> x, const R* scale,
+                  const R* shift, const R* v_init, StepRows<R> history) {
+  const Vec<R> threshold = neuron.threshold + Vec<R>{}, decay = neuron.decay + Vec<R>{};
+  for (int i = 0; i < kHistoryBlock; i += kTile * kLanes<R>) {
+    const auto a = Tile<R>::at(scale + i), b = Tile<R>::at(shift + i);
+    auto v = Tile<R>::at(v_init + i);
+    for (int64_t t = 0; t < steps; ++t) {
+      auto h = Tile<R>::at(x[t] + i);
+      for (int k = 0; k < kTile; ++k) {
+        if (kAffine) h.lanes[k] = h.lanes[k] * a.lanes[k] + b.lanes[k];
+        h.lanes[k] = lif_charge(v.lanes[k], h.lanes[k], decay);
+        v.lanes[k] = lif_reset<kHard>(h.lanes[k], lif_fires(h.lanes[k], threshold), threshold);
       }
-      neuron.charge(v, integrated, history + t * kHistoryBlock, n);
+      h.store_at(history[t] + i);
     }
-    R* gv = v;
-    const R* gv_last = static_cast<const R*>(p.gv);
-    fill_row(gv, gv_last ? gv_last + m : nullptr, n);
-    if (!p.gs) fill_row<R>(gs_row, nullptr, n);
-    fill_row<R>(first, nullptr, n);
-    fill_row<R>(second, nullptr, n);
-    const R* mean = rows[2];
-    const R* invstd = rows[3];
-    for (int64_t t = p.steps - 1; t >= 0; --t) {
-      const int64_t at = t * p.neurons + m;
-      const R* h = history + t * kHistoryBlock;
-      const In* gs = p.gs ? static_cast<const In*>(p.gs) + at : nullptr;
-      In* out = static_cast<In*>(p.g) + at;
-      R* g = g_row;
-      neuron.slope(h, slope, n);
-      neuron.gradient(h, slope, gs ? read_row(gs, gs_row, n) : gs_row, gv, g, n);
-      if (p.gsum) add_row(g, read_row(static_cast<const In*>(p.gsum) + at, gsum_row, n), n);
-      const R* x = read_row(static_cast<const In*>(p.x) + t * p.x_step + m, x_row, n);
-      project_row(g, x, mean, invstd, first, second, n);
-      write_row(g, out, n);
+  }
+}
+
+// What the steps back read and write; gsum may be null.
+template <class R>
+struct GradientRows {
+  StepRows<const R> x, gs, gsum;
+  StepRows<R> history, slopes, g;
+  const R* mean;
+  R *gv, *first, *second;
+};
+
+// Gradients of the sum, and the sums over the steps of those and of their products with x - mean.
+template <bool kHard, bool kDetach, bool kSum, class R>
+void gradient_steps(const RowNeuron<R>& neuron, int64_t steps, const GradientRows<R> rows) {
+  const Vec<R> threshold = neuron.threshold + Vec<R>{}, decay = neuron.decay + Vec<R>{};
+  for (int i = 0; i < kHistoryBlock; i += kTile * kLanes<R>) {
+    const auto mean = Tile<R>::at(rows.mean + i);
+    auto gv = Tile<R>::at(rows.gv + i);
+    Tile<R> first{}, second{};
+    for (int64_t t = steps - 1; t >= 0; --t) {
+      for (int k = 0; k < kTile; ++k) {
+        const int at = i + k * kLanes<R>;
+        const Vec<R> h = load(rows.history[t] + at);
+        Vec<R> g =
+            lif_gradient<kHard, kDetach>(h, lif_fires(h, threshold), load(rows.slopes[t] + at),
+                                         load(rows.gs[t] + at), gv.lanes[k], threshold);
+        gv.lanes[k] = decay * g;
+        if (kSum) g += load(rows.gsum[t] + at);
+        first.lanes[k] += g;
+        second.lanes[k] += g * (load(rows.x[t] + at) - mean.lanes[k]);
+        store(rows.g[t] + at, g);
+      }
     }
-    if (p.gv_init) copy_row(gv, static_cast<R*>(p.gv_init) + m, n);
-    gather_sums(p.layout, m, n, first, sums);
-    gather_sums(p.layout, m, n, second, sums + p.layout.channels);
+    gv.store_at(rows.gv + i);
+    first.store_at(rows.first + i);
+    second.store_at(rows.second + i);
+  }
+}
+
+template <class In, class R>
+void backward_blocks(const BnLifBackward& p, int64_t begin, int64_t end, void* scratch,
+                     double* sums) {
+  const RowNeuron<R> neuron(p.neuron);
+  const void* const channels[] = {p.scale, p.shift, p.mean};
+  ChannelRows<R, 3, kHistoryBlock> rows(p.layout, channels);
+  const auto buffer = [&](int k) {
+    return StepRows<R>{static_cast<R*>(scratch) + k * p.steps * kHistoryBlock, kHistoryBlock};
+  };
+  const StepRows<R> history = buffer(0), slopes = buffer(1), g = buffer(2);
+  alignas(64) R v[kHistoryBlock], first[kHistoryBlock], second[kHistoryBlock];
+  alignas(64) const R zeros[kHistoryBlock] = {};
+  for_each_block(begin, end, kHistoryBlock, p.neurons, [&](int64_t m, int n) {
+    const auto read = [&](const void* tensor, int64_t pitch, int k) {
+      return read_steps<In, R>(tensor, m, pitch, p.steps, n, buffer(k));
+    };
+    rows.move_to(m, n);
+    read_state(p.v_init, m, n, v);
+    const StepRows<const R> x = read(p.x, p.x_step, 3);
+    neuron.with_reset([&](auto hard, auto) {
+      if (p.sum)
+        charge_steps<hard, false>(neuron, p.steps, read(p.sum, p.neurons, 4), rows[0], rows[1], v,
+                                  history);
+      else
+        charge_steps<hard, true>(neuron, p.steps, x, rows[0], rows[1], v, history);
+    });
+    neuron.slope(history[0], slopes[0], static_cast<int>(p.steps) * kHistoryBlock);
+    read_state(p.gv, m, n, v);
+    In* out = static_cast<In*>(p.g) + m;
+    GradientRows<R> back{};
+    back.x = x;
+    back.gs = p.gs ? read(p.gs, p.neurons, 4) : StepRows<const R>{zeros, 0};
+    if (p.gsum) back.gsum = read(p.gsum, p.neurons, 5);
+    back.history = history;
+    back.slopes = slopes;
+    back.g = in_place<In, R>(n) ? StepRows<R>{reinterpret_cast<R*>(out), p.neurons} : g;
+    back.mean = rows[2];
+    back.gv = v;
+    back.first = first;
+    back.second = second;
+    neuron.with_reset([&](auto hard, auto detach) {
+      if (p.gsum)
+        gradient_steps<hard, detach, true>(neuron, p.steps, back);
+      else
+        gradient_steps<hard, detach, false>(neuron, p.steps, back);
+    });
+    if (!in_place<In, R>(n))
+      for (int64_t t = 0; t < p.steps; ++t) write_row(g[t], out + t * p.neurons, n);
+    if (p.gv_init) copy_row(v, static_cast<R*>(p.gv_init) + m, n);
+    gather_sums(p.layout, m, n, first, second, sums);
   });
 }
 
@@ -268,8 +373,7 @@ void forward(const BnLifForward& p, int64_t begin, int64_t end) noexcept {
 void backward(const BnLifBackward& p, int64_t begin, int64_t end, void* scratch,
               double* sums) noexcept {
   with_types(p.dtype, [&](auto* in, auto* state) {
-    using R = Pointee<decltype(state)>;
-    backward_blocks<Pointee<decltype(in)>, R>(p, begin, end, static_cast<R*>(scratch), sums);
+    backward_blocks<Pointee<decltype(in)>, Pointee<decltype(state)>>(p, begin, end, scratch, sums);
   });
 }
 

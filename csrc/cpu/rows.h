@@ -162,9 +162,9 @@ inline void step_row(R* __restrict v, const R* __restrict x, R* __restrict s, in
                      R decay) {
   for (int i = 0; i < n; ++i) {
     const R h = lif_charge(v[i], x[i], decay);
-    const R spike = lif_spike(h, threshold);
-    s[i] = spike;
-    v[i] = lif_reset<kHard>(h, spike, threshold);
+    const bool fired = lif_fires(h, threshold);
+    s[i] = fired ? R(1) : R(0);
+    v[i] = lif_reset<kHard>(h, fired, threshold);
   }
 }
 
@@ -174,7 +174,7 @@ inline void charge_row(R* __restrict v, const R* __restrict x, R* __restrict h, 
                        R decay) {
   for (int i = 0; i < n; ++i) {
     h[i] = lif_charge(v[i], x[i], decay);
-    v[i] = lif_reset<kHard>(h[i], lif_spike(h[i], threshold), threshold);
+    v[i] = lif_reset<kHard>(h[i], lif_fires(h[i], threshold), threshold);
   }
 }
 
@@ -188,8 +188,8 @@ template <bool kHard, bool kDetach, class R>
 inline void gradient_row(const R* __restrict h, const R* __restrict slope, const R* __restrict gs,
                          R* __restrict gv, R* __restrict gx, int n, R threshold, R decay) {
   for (int i = 0; i < n; ++i) {
-    const R spike = lif_spike(h[i], threshold);
-    const R g = lif_gradient<kHard, kDetach>(h[i], spike, slope[i], gs[i], gv[i], threshold);
+    const bool fired = lif_fires(h[i], threshold);
+    const R g = lif_gradient<kHard, kDetach>(h[i], fired, slope[i], gs[i], gv[i], threshold);
     gx[i] = g;
     gv[i] = decay * g;
   }
@@ -272,6 +272,15 @@ struct RowNeuron {
       case SurrogateKind::atan:
         return slope_row<SurrogateKind::atan>(h, out, n, threshold, a, b);
     }
+  }
+
+  // f(hard, detach), both as constants.
+  template <class F>
+  void with_reset(const F& f) const {
+    if (hard)
+      detach ? f(std::true_type(), std::true_type()) : f(std::true_type(), std::false_type());
+    else
+      detach ? f(std::false_type(), std::true_type()) : f(std::false_type(), std::false_type());
   }
 
   void gradient(const R* h, const R* slope, const R* gs, R* gv, R* gx, int n) const {

@@ -68,7 +68,6 @@ struct BnLifBackward {
   const void* scale;
   const void* shift;
   const void* mean;
-  const void* invstd;
   const void* sum;     // or null: then it is x * scale + shift
   const void* v_init;  // or null
   const void* gs;      // or null
@@ -76,8 +75,8 @@ struct BnLifBackward {
   const void* gv;      // or null
   void* g;             // gradient of the sum
   void* gv_init;       // or null
-  void* scratch;       // threads * lif_scratch_bytes(steps, dtype)
-  double* sums;        // [2, channels]: sum of g, and of g times the normalised x
+  void* scratch;       // threads * bn_lif_scratch_bytes(steps, dtype)
+  double* sums;        // [2, channels]: sum of g, and of g * (x - mean)
 };
 
 // What the sums of a backward pass say: gradients of weight and bias, and the terms below. `count`
@@ -112,6 +111,7 @@ void bn_statistics(const BnStatistics& p, int threads);
 void bn_moments(const BnMoments& p);
 void bn_affine(const BnAffine& p);
 void bn_lif_forward(const BnLifForward& p, int threads);
+int64_t bn_lif_scratch_bytes(int64_t steps, Dtype dtype);
 void bn_lif_backward(const BnLifBackward& p, int threads);
 void bn_gradient_terms(const BnGradientTerms& p);
 void bn_input_gradient(const BnInputGradient& p, int threads);

@@ -1,6 +1,8 @@
 #pragma once
 // The one definition of a LIF step, its gradient and the surrogate derivatives, for every kernel.
-// Compiled without contraction everywhere: `decay * v + x` rounds twice, as in PyTorch.
+// Compiled without contraction everywhere: `decay * v + x` rounds twice, as in PyTorch. R is a
+// number or, up to the surrogates, a vector of them, hence R{} for 0.
+#include <cmath>
 #include <cstdint>
 
 #if defined(__CUDACC__)
@@ -19,23 +21,26 @@ STMIXER_STEP R lif_charge(R v, R x, R decay) {
   return decay * v + x;
 }
 
-// NaN compares false, so it never fires.
+// Whether the neuron fires. NaN compares false, so it never does.
 template <class R>
-STMIXER_STEP R lif_spike(R h, R threshold) {
-  return h - threshold >= R(0) ? R(1) : R(0);
+STMIXER_STEP auto lif_fires(R h, R threshold) {
+  return h >= threshold;
 }
 
-template <bool kHard, class R>
-STMIXER_STEP R lif_reset(R h, R s, R threshold) {
-  return kHard ? h * (R(1) - s) : h - threshold * s;
+// Where s is 0 or 1, `s ? h * 0 : h` is h * (1 - s) and `s ? h - threshold : h` is
+// h - threshold * s, to the last bit and for infinities and NaN too, in fewer instructions.
+template <bool kHard, class R, class Fired>
+STMIXER_STEP R lif_reset(R h, Fired fired, R threshold) {
+  return fired ? (kHard ? h * R{} : h - threshold) : h;
 }
 
 // Gradient of the loss with respect to h, from that of the spike (gs) and of the membrane after
 // reset (gv). `slope` is ds/du; a detached reset carries no gradient through the spike.
-template <bool kHard, bool kDetach, class R>
-STMIXER_STEP R lif_gradient(R h, R s, R slope, R gs, R gv, R threshold) {
+template <bool kHard, bool kDetach, class R, class Fired>
+STMIXER_STEP R lif_gradient(R h, Fired fired, R slope, R gs, R gv, R threshold) {
   if (!kDetach) gs -= (kHard ? h : threshold) * gv;
-  return gs * slope + (kHard ? gv * (R(1) - s) : gv);
+  if (kHard) gv = fired ? gv * R{} : gv;
+  return gs * slope + gv;
 }
 
 // exp(-z) for z >= 0 by range reduction and a Taylor polynomial: relative error below 1e-7 (float)
@@ -94,7 +99,7 @@ STMIXER_STEP double exp_negative(double z) {
 // ds/du at u. `a` is the surrogate's alpha or gamma, `b` what surrogate_constant made of it.
 template <SurrogateKind kKind, class R>
 STMIXER_STEP R surrogate_slope(R u, R a, R b) {
-  const R magnitude = u < R(0) ? -u : u;
+  const R magnitude = std::fabs(u);
   if (kKind == SurrogateKind::piecewise_quadratic) {
     const R slope = a - b * magnitude;
     return slope < R(0) ? R(0) : slope;

@@ -170,7 +170,7 @@ def bn_lif_backward(
     if x.numel():
         extension, code = _native.extension(), _native.DTYPE_CODES[x.dtype]
         threads = torch.get_num_threads()
-        scratch = _native.scratch(threads * extension.lif_scratch_bytes(steps, code))
+        scratch = _native.scratch(threads * extension.bn_lif_scratch_bytes(steps, code))
         extension.bn_lif_backward(
             code,
             steps,
@@ -183,7 +183,6 @@ def bn_lif_backward(
             bn_scale.data_ptr(),
             shift.data_ptr(),
             mean.data_ptr(),
-            invstd.data_ptr(),
             _native.address(total),
             _native.address(start),
             _native.address(gs),
