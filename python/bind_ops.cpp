@@ -60,41 +60,24 @@ void bind_bn_lif(py::module_& m) {
   m.def(
       "bn_statistics",
       [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, int64_t channels, int64_t inner,
-         Address x, Address pivot, Address sums, int threads) {
+         Address x, Address mean, Address var, int threads) {
         bn_statistics({Dtype(dtype),
                        steps,
                        neurons,
                        x_step,
                        {channels, inner},
                        pointer(x),
-                       pointer(pivot),
-                       pointer<double>(sums)},
+                       pointer(mean),
+                       pointer(var)},
                       threads);
       },
       Unlocked());
-  m.def("bn_moments", [](int dtype, int64_t channels, int64_t count, Address sums, Address pivot,
-                         Address mean, Address var) {
-    bn_moments({Dtype(dtype), channels, count, pointer<double>(sums), pointer(pivot), pointer(mean),
-                pointer(var)});
-  });
-  m.def("bn_affine", [](int dtype, int64_t channels, double eps, Address weight, Address bias,
-                        Address mean, Address var, Address invstd, Address scale, Address shift) {
-    bn_affine({Dtype(dtype), channels, eps, pointer(weight), pointer(bias), pointer(mean),
-               pointer(var), pointer(invstd), pointer(scale), pointer(shift)});
-  });
-  m.def("bn_gradient_terms",
-        [](int dtype, int64_t channels, int64_t count, Address sums, Address invstd, Address scale,
-           Address gweight, Address gbias, Address slope, Address offset) {
-          bn_gradient_terms({Dtype(dtype), channels, count, pointer<double>(sums), pointer(invstd),
-                             pointer(scale), pointer(gweight), pointer(gbias), pointer(slope),
-                             pointer(offset)});
-        });
   m.def(
       "bn_lif_forward",
       [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, int64_t residual_step,
-         int64_t channels, int64_t inner, const Neuron& neuron, Address x, Address scale,
-         Address shift, Address residual, Address v_init, Address sum, Address s, Address v_out,
-         Address bits, int threads) {
+         int64_t channels, int64_t inner, const Neuron& neuron, double eps, Address weight,
+         Address bias, Address mean, Address var, Address x, Address residual, Address v_init,
+         Address sum, Address s, Address v_out, Address bits, int threads) {
         bn_lif_forward({Dtype(dtype),
                         steps,
                         neurons,
@@ -102,9 +85,8 @@ void bind_bn_lif(py::module_& m) {
                         residual_step,
                         {channels, inner},
                         neuron,
+                        {eps, pointer(weight), pointer(bias), pointer(mean), pointer(var)},
                         pointer(x),
-                        pointer(scale),
-                        pointer(shift),
                         pointer(residual),
                         pointer(v_init),
                         pointer(sum),
@@ -117,49 +99,31 @@ void bind_bn_lif(py::module_& m) {
   m.def(
       "bn_lif_backward",
       [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, int64_t channels, int64_t inner,
-         const Neuron& neuron, Address x, Address scale, Address shift, Address mean, Address sum,
-         Address v_init, Address gs, Address gsum, Address gv, Address g, Address gv_init,
-         Address scratch, Address sums, int threads) {
+         const Neuron& neuron, double eps, Address weight, Address bias, Address mean, Address var,
+         bool training, Address x, Address sum, Address v_init, Address gs, Address gsum,
+         Address gv, Address g, Address gx, Address gweight, Address gbias, Address gv_init,
+         Address scratch, int threads) {
         bn_lif_backward({Dtype(dtype),
                          steps,
                          neurons,
                          x_step,
                          {channels, inner},
                          neuron,
+                         {eps, pointer(weight), pointer(bias), pointer(mean), pointer(var)},
+                         training,
                          pointer(x),
-                         pointer(scale),
-                         pointer(shift),
-                         pointer(mean),
                          pointer(sum),
                          pointer(v_init),
                          pointer(gs),
                          pointer(gsum),
                          pointer(gv),
                          pointer(g),
+                         pointer(gx),
+                         pointer(gweight),
+                         pointer(gbias),
                          pointer(gv_init),
-                         pointer(scratch),
-                         pointer<double>(sums)},
+                         pointer(scratch)},
                         threads);
-      },
-      Unlocked());
-  m.def(
-      "bn_input_gradient",
-      [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, int64_t channels, int64_t inner,
-         Address x, Address scale, Address mean, Address slope, Address offset, Address g,
-         Address gx, int threads) {
-        bn_input_gradient({Dtype(dtype),
-                           steps,
-                           neurons,
-                           x_step,
-                           {channels, inner},
-                           pointer(x),
-                           pointer(scale),
-                           pointer(mean),
-                           pointer(slope),
-                           pointer(offset),
-                           pointer(g),
-                           pointer(gx)},
-                          threads);
       },
       Unlocked());
 }

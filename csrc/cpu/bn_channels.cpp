@@ -1,63 +1,81 @@
-// The per-channel arithmetic around the kernels of bn_lif: a few numbers per channel, for which a
-// call into PyTorch each would cost more than the work.
-#include <cmath>
+#include "cpu/bn_channels.h"
 
-#include "stmixer/bn_lif.h"
+#include <cmath>
+#include <type_traits>
 
 namespace stmixer {
 
 namespace {
 
 template <class R>
-void moments(const BnMoments& p) {
-  const R* pivot = static_cast<const R*>(p.pivot);
+void moments(const BnStatistics& p, const R* pivots, const double* sums) {
+  const int64_t channels = p.layout.channels;
+  const double count = static_cast<double>(p.steps * p.neurons / channels);
   R *mean = static_cast<R*>(p.mean), *var = static_cast<R*>(p.var);
-  for (int64_t c = 0; c < p.channels; ++c) {
-    const double offset = p.sums[c] / p.count;
-    const double square = p.sums[p.channels + c] / p.count - offset * offset;
-    mean[c] = static_cast<R>(pivot[c] + offset);
+  for (int64_t c = 0; c < channels; ++c) {
+    const double offset = sums[c] / count;
+    const double square = sums[channels + c] / count - offset * offset;
+    mean[c] = static_cast<R>(pivots[c] + offset);
     var[c] = static_cast<R>(square < 0 ? 0 : square);
   }
 }
 
 template <class R>
-void affine(const BnAffine& p) {
-  const R *weight = static_cast<const R*>(p.weight), *bias = static_cast<const R*>(p.bias);
-  const R *mean = static_cast<const R*>(p.mean), *var = static_cast<const R*>(p.var);
-  R *invstd = static_cast<R*>(p.invstd), *scale = static_cast<R*>(p.scale),
-    *shift = static_cast<R*>(p.shift);
-  for (int64_t c = 0; c < p.channels; ++c) {
-    invstd[c] = static_cast<R>(1.0 / std::sqrt(static_cast<double>(var[c]) + p.eps));
+void affine(int64_t count, const BnParameters& bn, R* invstd, R* scale, R* shift) {
+  const R *weight = static_cast<const R*>(bn.weight), *bias = static_cast<const R*>(bn.bias);
+  const R *mean = static_cast<const R*>(bn.mean), *var = static_cast<const R*>(bn.var);
+  for (int64_t c = 0; c < count; ++c) {
+    invstd[c] = static_cast<R>(1.0 / std::sqrt(static_cast<double>(var[c]) + bn.eps));
     scale[c] = weight ? weight[c] * invstd[c] : invstd[c];
     shift[c] = (bias ? bias[c] : R(0)) - mean[c] * scale[c];
   }
 }
 
 template <class R>
-void gradient_terms(const BnGradientTerms& p) {
-  const R *invstd = static_cast<const R*>(p.invstd), *scale = static_cast<const R*>(p.scale);
-  R *gweight = static_cast<R*>(p.gweight), *gbias = static_cast<R*>(p.gbias),
-    *slope = static_cast<R*>(p.slope), *offset = static_cast<R*>(p.offset);
-  for (int64_t c = 0; c < p.channels; ++c) {
-    const double sum = p.sums[c], projection = p.sums[p.channels + c] * invstd[c];
+void gradients(const BnLifBackward& p, const double* sums, const R* invstd, const R* scale,
+               R* slope, R* offset) {
+  const int64_t channels = p.layout.channels;
+  const double count = static_cast<double>(p.steps * p.neurons / channels);
+  R *gweight = static_cast<R*>(p.gweight), *gbias = static_cast<R*>(p.gbias);
+  for (int64_t c = 0; c < channels; ++c) {
+    const double sum = sums[c], projection = sums[channels + c] * invstd[c];
     gbias[c] = static_cast<R>(sum);
     gweight[c] = static_cast<R>(projection);
     // Batch statistics depend on x too: the mean of g, and its projection on x, drop out.
-    offset[c] = p.count ? static_cast<R>(scale[c] * sum / p.count) : R(0);
-    slope[c] = p.count ? static_cast<R>(scale[c] * invstd[c] * projection / p.count) : R(0);
+    offset[c] = p.training ? static_cast<R>(scale[c] * sum / count) : R(0);
+    slope[c] = p.training ? static_cast<R>(scale[c] * invstd[c] * projection / count) : R(0);
   }
+}
+
+// Calls f with a null pointer of the state type.
+template <class F>
+void with_state(Dtype dtype, const F& f) {
+  dtype == Dtype::f64 ? f(static_cast<double*>(nullptr)) : f(static_cast<float*>(nullptr));
 }
 
 }  // namespace
 
-void bn_moments(const BnMoments& p) {
-  p.dtype == Dtype::f64 ? moments<double>(p) : moments<float>(p);
+void channel_moments(const BnStatistics& p, const void* pivots, const double* sums) {
+  with_state(p.dtype, [&](auto* r) {
+    using R = std::remove_pointer_t<decltype(r)>;
+    moments(p, static_cast<const R*>(pivots), sums);
+  });
 }
 
-void bn_affine(const BnAffine& p) { p.dtype == Dtype::f64 ? affine<double>(p) : affine<float>(p); }
+void channel_affine(Dtype dtype, int64_t count, const BnParameters& bn, const BnChannels& c) {
+  with_state(dtype, [&](auto* r) {
+    using Row = decltype(r);
+    affine(count, bn, static_cast<Row>(c.invstd), static_cast<Row>(c.scale),
+           static_cast<Row>(c.shift));
+  });
+}
 
-void bn_gradient_terms(const BnGradientTerms& p) {
-  p.dtype == Dtype::f64 ? gradient_terms<double>(p) : gradient_terms<float>(p);
+void channel_gradients(const BnLifBackward& p, const double* sums, const BnChannels& c) {
+  with_state(p.dtype, [&](auto* r) {
+    using Row = decltype(r);
+    gradients(p, sums, static_cast<Row>(c.invstd), static_cast<Row>(c.scale),
+              static_cast<Row>(c.slope), static_cast<Row>(c.offset));
+  });
 }
 
 }  // namespace stmixer

@@ -101,22 +101,15 @@ void moments_row(const R* __restrict x, const R* __restrict pivot, R* __restrict
   }
 }
 
-// g and gx may be the same row: each value is read before it is written.
-template <class R>
-void input_gradient_row(const R* g, const R* __restrict x, const R* __restrict scale,
-                        const R* __restrict mean, const R* __restrict slope,
-                        const R* __restrict offset, R* gx, int n) {
-  for (int i = 0; i < n; ++i) gx[i] = scale[i] * g[i] - (x[i] - mean[i]) * slope[i] - offset[i];
-}
-
 template <class R>
 void add_row(R* __restrict row, const R* __restrict other, int n) {
   for (int i = 0; i < n; ++i) row[i] += other[i];
 }
 
 template <class In, class R>
-void statistics_blocks(const BnStatistics& p, int64_t begin, int64_t end, double* sums) {
-  const void* const channels[] = {p.pivot};
+void statistics_blocks(const BnStatistics& p, const void* pivots, int64_t begin, int64_t end,
+                       double* sums) {
+  const void* const channels[] = {pivots};
   ChannelRows<R, 1, kForwardBlock> rows(p.layout, channels);
   alignas(64) R x_row[kForwardBlock], first[kForwardBlock], second[kForwardBlock];
   const int block = channel_block(kForwardBlock, p.layout.channels, p.layout.inner);
@@ -134,10 +127,10 @@ void statistics_blocks(const BnStatistics& p, int64_t begin, int64_t end, double
 }
 
 template <class In, class R>
-void forward_blocks(const BnLifForward& p, int64_t begin, int64_t end) {
+void forward_blocks(const BnLifForward& p, const BnChannels& c, int64_t begin, int64_t end) {
   const bool stream = p.steps * p.neurons * static_cast<int64_t>(sizeof(In)) >= kStreamBytes;
   const RowNeuron<R> neuron(p.neuron);
-  const void* const channels[] = {p.scale, p.shift};
+  const void* const channels[] = {c.scale, c.shift};
   ChannelRows<R, 2, kForwardBlock> rows(p.layout, channels);
   alignas(64) R v[kForwardBlock], x_row[kForwardBlock], sum_row[kForwardBlock],
       s_row[kForwardBlock];
@@ -281,10 +274,10 @@ void gradient_steps(const RowNeuron<R>& neuron, int64_t steps, const GradientRow
 }
 
 template <class In, class R>
-void backward_blocks(const BnLifBackward& p, int64_t begin, int64_t end, void* scratch,
-                     double* sums) {
+void backward_blocks(const BnLifBackward& p, const BnChannels& c, int64_t begin, int64_t end,
+                     void* scratch, double* sums) {
   const RowNeuron<R> neuron(p.neuron);
-  const void* const channels[] = {p.scale, p.shift, p.mean};
+  const void* const channels[] = {c.scale, c.shift, p.bn.mean};
   ChannelRows<R, 3, kHistoryBlock> rows(p.layout, channels);
   const auto buffer = [&](int k) {
     return StepRows<R>{static_cast<R*>(scratch) + k * p.steps * kHistoryBlock, kHistoryBlock};
@@ -334,11 +327,12 @@ void backward_blocks(const BnLifBackward& p, int64_t begin, int64_t end, void* s
 }
 
 template <class In, class R>
-void input_gradient_blocks(const BnInputGradient& p, int64_t begin, int64_t end) {
+void input_gradient_blocks(const BnLifBackward& p, const BnChannels& c, int64_t begin,
+                           int64_t end) {
   // In place the lines are in the cache already.
   const bool stream =
       p.gx != p.g && p.steps * p.neurons * static_cast<int64_t>(sizeof(In)) >= kStreamBytes;
-  const void* const channels[] = {p.scale, p.mean, p.slope, p.offset};
+  const void* const channels[] = {c.scale, p.bn.mean, c.slope, c.offset};
   ChannelRows<R, 4, kForwardBlock> rows(p.layout, channels);
   alignas(64) R x_row[kForwardBlock], g_row[kForwardBlock], gx_row[kForwardBlock];
   const int block = channel_block(kForwardBlock, p.layout.channels, p.layout.inner);
@@ -358,34 +352,47 @@ void input_gradient_blocks(const BnInputGradient& p, int64_t begin, int64_t end)
   end_streams();
 }
 
-void statistics(const BnStatistics& p, int64_t begin, int64_t end, double* sums) noexcept {
+// Any value near a channel's mean: its first.
+void pivots(const BnStatistics& p, void* pivots) noexcept {
   with_types(p.dtype, [&](auto* in, auto* state) {
-    statistics_blocks<Pointee<decltype(in)>, Pointee<decltype(state)>>(p, begin, end, sums);
+    const auto* x = static_cast<const Pointee<decltype(in)>*>(p.x);
+    for (int64_t c = 0; c < p.layout.channels; ++c)
+      static_cast<decltype(state)>(pivots)[c] = widen(x[c * p.layout.inner]);
   });
 }
 
-void forward(const BnLifForward& p, int64_t begin, int64_t end) noexcept {
+void statistics(const BnStatistics& p, const void* pivots, int64_t begin, int64_t end,
+                double* sums) noexcept {
   with_types(p.dtype, [&](auto* in, auto* state) {
-    forward_blocks<Pointee<decltype(in)>, Pointee<decltype(state)>>(p, begin, end);
+    statistics_blocks<Pointee<decltype(in)>, Pointee<decltype(state)>>(p, pivots, begin, end, sums);
   });
 }
 
-void backward(const BnLifBackward& p, int64_t begin, int64_t end, void* scratch,
-              double* sums) noexcept {
+void forward(const BnLifForward& p, const BnChannels& channels, int64_t begin,
+             int64_t end) noexcept {
   with_types(p.dtype, [&](auto* in, auto* state) {
-    backward_blocks<Pointee<decltype(in)>, Pointee<decltype(state)>>(p, begin, end, scratch, sums);
+    forward_blocks<Pointee<decltype(in)>, Pointee<decltype(state)>>(p, channels, begin, end);
   });
 }
 
-void input_gradient(const BnInputGradient& p, int64_t begin, int64_t end) noexcept {
+void backward(const BnLifBackward& p, const BnChannels& channels, int64_t begin, int64_t end,
+              void* scratch, double* sums) noexcept {
   with_types(p.dtype, [&](auto* in, auto* state) {
-    input_gradient_blocks<Pointee<decltype(in)>, Pointee<decltype(state)>>(p, begin, end);
+    backward_blocks<Pointee<decltype(in)>, Pointee<decltype(state)>>(p, channels, begin, end,
+                                                                     scratch, sums);
+  });
+}
+
+void input_gradient(const BnLifBackward& p, const BnChannels& channels, int64_t begin,
+                    int64_t end) noexcept {
+  with_types(p.dtype, [&](auto* in, auto* state) {
+    input_gradient_blocks<Pointee<decltype(in)>, Pointee<decltype(state)>>(p, channels, begin, end);
   });
 }
 
 }  // namespace
 
-extern const BnLifKernels STMIXER_JOIN(bn_lif_kernels, STMIXER_ISA) = {statistics, forward,
+extern const BnLifKernels STMIXER_JOIN(bn_lif_kernels, STMIXER_ISA) = {pivots, statistics, forward,
                                                                        backward, input_gradient};
 
 }  // namespace stmixer

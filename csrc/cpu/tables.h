@@ -15,12 +15,22 @@ struct LifKernels {
   void (*backward)(const LifBackward& p, int64_t begin, int64_t end, void* scratch) noexcept;
 };
 
+// Normalisation per channel in the state type: x * scale + shift, and for its gradient
+// gx = scale * g - (x - mean) * slope - offset.
+struct BnChannels {
+  void *invstd, *scale, *shift, *slope, *offset;
+};
+
 struct BnLifKernels {
-  void (*statistics)(const BnStatistics& p, int64_t begin, int64_t end, double* sums) noexcept;
-  void (*forward)(const BnLifForward& p, int64_t begin, int64_t end) noexcept;
-  void (*backward)(const BnLifBackward& p, int64_t begin, int64_t end, void* scratch,
-                   double* sums) noexcept;
-  void (*input_gradient)(const BnInputGradient& p, int64_t begin, int64_t end) noexcept;
+  void (*pivots)(const BnStatistics& p, void* pivots) noexcept;
+  void (*statistics)(const BnStatistics& p, const void* pivots, int64_t begin, int64_t end,
+                     double* sums) noexcept;
+  void (*forward)(const BnLifForward& p, const BnChannels& channels, int64_t begin,
+                  int64_t end) noexcept;
+  void (*backward)(const BnLifBackward& p, const BnChannels& channels, int64_t begin, int64_t end,
+                   void* scratch, double* sums) noexcept;
+  void (*input_gradient)(const BnLifBackward& p, const BnChannels& channels, int64_t begin,
+                         int64_t end) noexcept;
 };
 
 struct PackKernels {

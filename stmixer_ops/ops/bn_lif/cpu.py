@@ -20,54 +20,8 @@ def _with_channel_runs(x: Tensor, channel_dim: int) -> tuple[Tensor, tuple[int, 
     return _native.with_steps(x, strides), strides, inner
 
 
-def _statistics(x: Tensor, inner: int, channel_dim: int, mean: Tensor, var: Tensor) -> None:
-    """Fills mean and biased variance per channel from one read of ``x``."""
-    extension, code = _native.extension(), _native.DTYPE_CODES[x.dtype]
-    channels = x.shape[channel_dim]
-    pivot = x.movedim(channel_dim, -1)[(0,) * (x.dim() - 1)].to(mean.dtype).contiguous()
-    sums = torch.empty(2, channels, dtype=torch.float64)
-    extension.bn_statistics(
-        code,
-        x.shape[0],
-        x[0].numel(),
-        x.stride(0),
-        channels,
-        inner,
-        x.data_ptr(),
-        pivot.data_ptr(),
-        sums.data_ptr(),
-        torch.get_num_threads(),
-    )
-    extension.bn_moments(
-        code,
-        channels,
-        x.numel() // channels,
-        sums.data_ptr(),
-        pivot.data_ptr(),
-        mean.data_ptr(),
-        var.data_ptr(),
-    )
-
-
-def _affine(
-    weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``invstd``, and BN as ``scale * x + shift``, in the state type."""
-    invstd, scale, shift = (torch.empty_like(mean) for _ in range(3))
-    weight, bias = (None if p is None else p.to(mean.dtype).contiguous() for p in (weight, bias))
-    _native.extension().bn_affine(
-        1 if mean.dtype == torch.float64 else 0,
-        len(mean),
-        eps,
-        _native.address(weight),
-        _native.address(bias),
-        mean.data_ptr(),
-        var.data_ptr(),
-        invstd.data_ptr(),
-        scale.data_ptr(),
-        shift.data_ptr(),
-    )
-    return invstd, scale, shift
+def _in_state_type(parameter: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if parameter is None else parameter.to(dtype).contiguous()
 
 
 def bn_lif_forward(
@@ -90,14 +44,28 @@ def bn_lif_forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     x, strides, inner = _with_channel_runs(x, channel_dim)
     dtype = state_dtype(x.dtype)
+    extension, code = _native.extension(), _native.DTYPE_CODES[x.dtype]
+    channels, steps, neurons = x.shape[channel_dim], x.shape[0], x[0].numel()
+    threads = torch.get_num_threads()
     if training:
-        mean, var = (torch.empty(x.shape[channel_dim], dtype=dtype) for _ in range(2))
-        _statistics(x, inner, channel_dim, mean, var)
+        mean, var = (torch.empty(channels, dtype=dtype) for _ in range(2))
+        extension.bn_statistics(
+            code,
+            steps,
+            neurons,
+            x.stride(0),
+            channels,
+            inner,
+            x.data_ptr(),
+            mean.data_ptr(),
+            var.data_ptr(),
+            threads,
+        )
     else:
         assert running_mean is not None and running_var is not None
         # Results of an op must not be its arguments.
         mean, var = (r.to(dtype, copy=True).contiguous() for r in (running_mean, running_var))
-    _, scale, shift = _affine(weight, bias, mean, var, eps)
+    weight, bias = _in_state_type(weight, dtype), _in_state_type(bias, dtype)
     residual = None if residual is None else _native.with_steps(residual, strides)
     v_init = _native.with_strides(v_init, strides)
     s = _native.empty_like_steps(x, strides)
@@ -106,25 +74,28 @@ def bn_lif_forward(
     in_kernel = pack and _native.rows_are_words(x, strides)
     bits = _native.empty_bits(s) if in_kernel else _native.nothing(x, torch.int32)
     if x.numel():
-        _native.extension().bn_lif_forward(
-            _native.DTYPE_CODES[x.dtype],
-            x.shape[0],
-            x[0].numel(),
+        extension.bn_lif_forward(
+            code,
+            steps,
+            neurons,
             x.stride(0),
             0 if residual is None else residual.stride(0),
-            x.shape[channel_dim],
+            channels,
             inner,
             _native.neuron(threshold, decay, reset, False, "dspike", 1.0),
+            eps,
+            _native.address(weight),
+            _native.address(bias),
+            mean.data_ptr(),
+            var.data_ptr(),
             x.data_ptr(),
-            scale.data_ptr(),
-            shift.data_ptr(),
             _native.address(residual),
             _native.address(v_init),
             total.data_ptr() if keep_sum else 0,
             s.data_ptr(),
             v.data_ptr() if return_state else 0,
             bits.data_ptr() if in_kernel else 0,
-            torch.get_num_threads(),
+            threads,
         )
     bits = pack_cpu.pack_rows(s) if pack and not in_kernel else bits
     return s, total, v, bits, mean, var
@@ -155,8 +126,8 @@ def bn_lif_backward(
     x, strides, inner = _with_channel_runs(x, channel_dim)
     dtype = state_dtype(x.dtype)
     channels, steps, neurons = x.shape[channel_dim], x.shape[0], x[0].numel()
-    invstd, bn_scale, shift = _affine(weight, bias, mean, var, eps)
-    gweight, gbias, slope, offset = (torch.zeros_like(mean) for _ in range(4))
+    weight, bias = _in_state_type(weight, dtype), _in_state_type(bias, dtype)
+    gweight, gbias = (torch.zeros_like(mean) for _ in range(2))
     gs = None if gs is None else _native.with_steps(gs, strides, packed=True)
     gsum = None if gsum is None else _native.with_steps(gsum, strides, packed=True)
     total = None if total is None else _native.with_steps(total, strides, packed=True)
@@ -164,7 +135,6 @@ def bn_lif_backward(
     start = _native.with_strides(v_init, strides)
     g = _native.empty_like_steps(x, strides)
     gv_init = _native.nothing(x, dtype) if start is None else _native.empty_step(x, strides, dtype)
-    sums = torch.empty(2, channels, dtype=torch.float64)
     # Without a residual the gradient of the sum is only a step on the way: finish it in place.
     gx = _native.empty_like_steps(x, strides) if residual_gradient else g
     if x.numel():
@@ -179,47 +149,24 @@ def bn_lif_backward(
             channels,
             inner,
             _native.neuron(threshold, decay, reset, detach_reset, surrogate, scale),
-            x.data_ptr(),
-            bn_scale.data_ptr(),
-            shift.data_ptr(),
+            eps,
+            _native.address(weight),
+            _native.address(bias),
             mean.data_ptr(),
+            var.data_ptr(),
+            training,
+            x.data_ptr(),
             _native.address(total),
             _native.address(start),
             _native.address(gs),
             _native.address(gsum),
             _native.address(gv),
             g.data_ptr(),
-            0 if start is None else gv_init.data_ptr(),
-            scratch.data_ptr(),
-            sums.data_ptr(),
-            threads,
-        )
-        extension.bn_gradient_terms(
-            code,
-            channels,
-            x.numel() // channels if training else 0,
-            sums.data_ptr(),
-            invstd.data_ptr(),
-            bn_scale.data_ptr(),
+            gx.data_ptr(),
             gweight.data_ptr(),
             gbias.data_ptr(),
-            slope.data_ptr(),
-            offset.data_ptr(),
-        )
-        extension.bn_input_gradient(
-            code,
-            steps,
-            neurons,
-            x.stride(0),
-            channels,
-            inner,
-            x.data_ptr(),
-            bn_scale.data_ptr(),
-            mean.data_ptr(),
-            slope.data_ptr(),
-            offset.data_ptr(),
-            g.data_ptr(),
-            gx.data_ptr(),
+            0 if start is None else gv_init.data_ptr(),
+            scratch.data_ptr(),
             threads,
         )
     gresidual = g if residual_gradient else _native.nothing(x, x.dtype)
