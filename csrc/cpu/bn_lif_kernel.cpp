@@ -1,7 +1,7 @@
-#include "common/simd.h"
 #include "cpu/blocks.h"
 #include "cpu/rows.h"
 #include "cpu/tables.h"
+#include "cpu/tiles.h"
 
 namespace stmixer {
 namespace {
@@ -92,16 +92,6 @@ void affine_row(const R* __restrict x, const R* __restrict scale, const R* __res
 }
 
 template <class R>
-void moments_row(const R* __restrict x, const R* __restrict pivot, R* __restrict first,
-                 R* __restrict second, int n) {
-  for (int i = 0; i < n; ++i) {
-    const R centred = x[i] - pivot[i];
-    first[i] += centred;
-    second[i] += centred * centred;
-  }
-}
-
-template <class R>
 void add_row(R* __restrict row, const R* __restrict other, int n) {
   for (int i = 0; i < n; ++i) row[i] += other[i];
 }
@@ -111,18 +101,26 @@ void statistics_blocks(const BnStatistics& p, const void* pivots, int64_t begin,
                        double* sums) {
   const void* const channels[] = {pivots};
   ChannelRows<R, 1, kForwardBlock> rows(p.layout, channels);
-  alignas(64) R x_row[kForwardBlock], first[kForwardBlock], second[kForwardBlock];
+  alignas(64) R first_row[kForwardBlock], second_row[kForwardBlock];
   const int block = channel_block(kForwardBlock, p.layout.channels, p.layout.inner);
   for_each_block(begin, end, block, p.neurons, [&](int64_t m, int n) {
     rows.move_to(m, n);
-    const R* pivot = rows[0];
-    fill_row<R>(first, nullptr, n);
-    fill_row<R>(second, nullptr, n);
-    for (int64_t t = 0; t < p.steps; ++t) {
-      const R* x = read_row(static_cast<const In*>(p.x) + t * p.x_step + m, x_row, n);
-      moments_row(x, pivot, first, second, n);
+    for (int i = 0; i < n; i += kTileSize<R>) {
+      const auto pivot = Tile<R>::at(rows[0] + i);
+      Tile<R> first{}, second{};
+      for (int64_t t = 0; t < p.steps; ++t) {
+        const In* row = static_cast<const In*>(p.x) + t * p.x_step + m + i;
+        const auto x = read_tile<R>(row, n - i);
+        for (int k = 0; k < kTile; ++k) {
+          const Vec<R> centred = x.lanes[k] - pivot.lanes[k];
+          first.lanes[k] += centred;
+          second.lanes[k] += centred * centred;
+        }
+      }
+      first.store_at(first_row + i);
+      second.store_at(second_row + i);
     }
-    gather_sums(p.layout, m, n, first, second, sums);
+    gather_sums(p.layout, m, n, first_row, second_row, sums);
   });
 }
 
@@ -165,25 +163,8 @@ void forward_blocks(const BnLifForward& p, const BnChannels& c, int64_t begin, i
   end_streams();
 }
 
-// Backward is bound by arithmetic and by stores, not by memory, so its blocks are taken in tiles of
-// a few vectors whose state stays in registers over the steps. Tiles are whole: a short last block,
-// like one of narrow values, is copied to rows of kHistoryBlock values; what is computed beyond its
-// end is dropped.
-constexpr int kTile = 4;
-
-template <class R>
-struct Tile {
-  Vec<R> lanes[kTile];
-
-  static Tile at(const R* row) {
-    Tile tile;
-    for (int k = 0; k < kTile; ++k) tile.lanes[k] = load(row + k * kLanes<R>);
-    return tile;
-  }
-  void store_at(R* row) const {
-    for (int k = 0; k < kTile; ++k) store(row + k * kLanes<R>, lanes[k]);
-  }
-};
+// Backward takes whole tiles only: a short last block, like one of narrow values, is copied to rows
+// of kHistoryBlock values; what is computed beyond its end is dropped.
 
 // The rows of a block, one a step.
 template <class R>
@@ -334,19 +315,22 @@ void input_gradient_blocks(const BnLifBackward& p, const BnChannels& c, int64_t 
       p.gx != p.g && p.steps * p.neurons * static_cast<int64_t>(sizeof(In)) >= kStreamBytes;
   const void* const channels[] = {c.scale, p.bn.mean, c.slope, c.offset};
   ChannelRows<R, 4, kForwardBlock> rows(p.layout, channels);
-  alignas(64) R x_row[kForwardBlock], g_row[kForwardBlock], gx_row[kForwardBlock];
   const int block = channel_block(kForwardBlock, p.layout.channels, p.layout.inner);
   for_each_block(begin, end, block, p.neurons, [&](int64_t m, int n) {
     rows.move_to(m, n);
-    const R *scale = rows[0], *mean = rows[1], *slope = rows[2], *offset = rows[3];
-    for (int64_t t = 0; t < p.steps; ++t) {
-      const int64_t at = t * p.neurons + m;
-      const R* x = read_row(static_cast<const In*>(p.x) + t * p.x_step + m, x_row, n);
-      const R* g = read_row(static_cast<const In*>(p.g) + at, g_row, n);
-      In* out = static_cast<In*>(p.gx) + at;
-      R* gx = result_row(out, gx_row, stream);
-      for (int i = 0; i < n; ++i) gx[i] = scale[i] * g[i] - (x[i] - mean[i]) * slope[i] - offset[i];
-      finish_row(gx, out, n, stream);
+    for (int i = 0; i < n; i += kTileSize<R>) {
+      const auto scale = Tile<R>::at(rows[0] + i), mean = Tile<R>::at(rows[1] + i),
+                 slope = Tile<R>::at(rows[2] + i), offset = Tile<R>::at(rows[3] + i);
+      for (int64_t t = 0; t < p.steps; ++t) {
+        const int64_t at = t * p.neurons + m + i;
+        const In* row = static_cast<const In*>(p.x) + t * p.x_step + m + i;
+        const auto x = read_tile<R>(row, n - i);
+        auto g = read_tile<R>(static_cast<const In*>(p.g) + at, n - i);
+        for (int k = 0; k < kTile; ++k)
+          g.lanes[k] = scale.lanes[k] * g.lanes[k] - (x.lanes[k] - mean.lanes[k]) * slope.lanes[k] -
+                       offset.lanes[k];
+        write_tile(g, static_cast<In*>(p.gx) + at, n - i, stream);
+      }
     }
   });
   end_streams();

@@ -284,14 +284,9 @@ struct RowNeuron {
   }
 
   void gradient(const R* h, const R* slope, const R* gs, R* gv, R* gx, int n) const {
-    if (hard && detach)
-      gradient_row<true, true>(h, slope, gs, gv, gx, n, threshold, decay);
-    else if (hard)
-      gradient_row<true, false>(h, slope, gs, gv, gx, n, threshold, decay);
-    else if (detach)
-      gradient_row<false, true>(h, slope, gs, gv, gx, n, threshold, decay);
-    else
-      gradient_row<false, false>(h, slope, gs, gv, gx, n, threshold, decay);
+    with_reset([&](auto hard_reset, auto detached) {
+      gradient_row<hard_reset, detached>(h, slope, gs, gv, gx, n, threshold, decay);
+    });
   }
 };
 

@@ -209,7 +209,7 @@ inline uint32_t spike_bits(Vec<float> v, Vec<float> threshold) {
 #endif
 }
 
-// lif_spike and lif_reset, all lanes at once and the spikes as bits.
+// lif_fires and lif_reset, all lanes at once and the spikes as bits.
 inline uint32_t fire(Vec<float>& v, Vec<float> threshold, bool soft) {
   const uint32_t bits = spike_bits(v, threshold);
   v = v >= threshold ? (soft ? v - threshold : Vec<float>{}) : v;

@@ -21,7 +21,8 @@ STMIXER_STEP R lif_charge(R v, R x, R decay) {
   return decay * v + x;
 }
 
-// Whether the neuron fires. NaN compares false, so it never does.
+// Whether the neuron fires: h - threshold >= 0, which the comparison itself says without rounding.
+// NaN compares false, so it never does.
 template <class R>
 STMIXER_STEP auto lif_fires(R h, R threshold) {
   return h >= threshold;
