@@ -47,7 +47,17 @@ Pool::~Pool() {
 bool Pool::try_acquire() {
   if (threads_ == 1 || busy_.exchange(true, std::memory_order_acquire)) return false;
   if (workers_.empty()) start();
+  wake_workers();
   return true;
+}
+
+void Pool::wake_workers() {
+  if (sleepers_.load() == 0) return;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    ++calls_;
+  }
+  wake_workers_.notify_all();
 }
 
 void Pool::start() {
@@ -76,12 +86,7 @@ void Pool::run(int tasks, Call call, const void* context) {
   tasks_ = tasks;
   unfinished_.store(tasks, std::memory_order_relaxed);
   untaken_.store(tasks);  // sequentially consistent with sleepers_: no wake-up is lost
-  if (tasks > 1 && sleepers_.load() > 0) {
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-    }
-    wake_workers_.notify_all();
-  }
+  wake_workers();
   while (take_task(0)) {
   }
   const auto done = [this] { return unfinished_.load(std::memory_order_acquire) == 0; };
@@ -100,7 +105,8 @@ void Pool::work(int thread) {
     if (spin_until(ready)) continue;
     std::unique_lock<std::mutex> lock(mutex_);
     sleepers_.fetch_add(1);
-    wake_workers_.wait(lock, [this] { return stop_ || untaken_.load() > 0; });
+    const unsigned calls = calls_;
+    wake_workers_.wait(lock, [&] { return stop_ || untaken_.load() > 0 || calls_ != calls; });
     sleepers_.fetch_sub(1);
     if (stop_) return;
   }

@@ -22,7 +22,8 @@ class Pool {
 
   int threads() const { return threads_; }
 
-  // One caller at a time: whoever does not get the pool computes on its own thread.
+  // One caller at a time: whoever does not get the pool computes on its own thread. Workers that
+  // sleep are woken now, so that they are there when the first job is.
   bool try_acquire();
   void release() { busy_.store(false, std::memory_order_release); }
 
@@ -44,6 +45,7 @@ class Pool {
   void run(int tasks, Call call, const void* context);
   void start();
   void work(int thread);
+  void wake_workers();
   bool take_task(int thread);
 
   const int threads_;
@@ -59,6 +61,7 @@ class Pool {
   alignas(64) std::atomic<int> unfinished_{0};
 
   alignas(64) std::atomic<int> sleepers_{0};
+  unsigned calls_ = 0;  // under mutex_
   std::atomic<bool> caller_sleeps_{false};
   std::mutex mutex_;
   std::condition_variable wake_workers_, wake_caller_;
