@@ -206,7 +206,12 @@ def _change(where: str, **fields):
     graph = patch_graph()
     nodes = [*graph.populations, *graph.currents]
     nodes += [p for c in graph.currents for p in c["projections"]]
-    next(n for n in nodes if n["name"] == where).update(fields)
+    node = next(n for n in nodes if n["name"] == where)
+    for key, value in fields.items():
+        if isinstance(value, np.ndarray):
+            graph.tensors[f"changed {key}"] = value
+            value = f"changed {key}"
+        node[key] = value
     return graph
 
 
@@ -228,16 +233,22 @@ def _change(where: str, **fields):
         ("stream0", {"shape": [37, 0, 3]}, "'stream0': shape"),
         ("stream1", {"currents": ["c0"]}, "'stream1': adds 'c0' of another shape"),
         ("stream1", {"bias": "nowhere"}, "'stream1' tensor 'nowhere' is missing"),
-        ("stream1", {"bias": "head.bias"}, "'stream1': bias must hold 37 values, got 5"),
+        ("stream1", {"bias": np.ones(5, np.float32)}, "'stream1': bias must hold 37 values, got 5"),
         ("stream1", {"currents": ["mean"]}, "'stream1': adds 'mean' of another shape"),
-        ("mix.current", {"bias": "stream0.bias"}, "'mix.current': token mixing"),
+        ("mix.current", {"bias": np.ones(37, np.float32)}, "'mix.current': token mixing"),
         ("conv1", {"stride": 0}, "'conv1': stride"),
         ("conv1", {"padding": -1}, "'conv1': padding"),
         ("conv1", {"padding": 3}, "'conv1': gives .* positions"),
         ("conv1", {"channel_offset": 6}, "'conv1': writes channels 6 to 38 of 37"),
-        ("conv1", {"weight": "head.weight"}, "'conv1': weight must be"),
+        ("conv1", {"weight": np.ones((5, 37), np.float32)}, "'conv1': weight must be"),
         ("conv1", {"source": "logits"}, "'conv1': reads 'logits', the readout"),
         ("mix.stm", {"source": "stream0"}, "'mix.stm': mixes tokens of no spikes"),
+        ("late.fc1", {"weight": "mix.fc.weight"}, "'mix.fc.weight' is used twice"),
+        (
+            "lif0",
+            {"shape": [20, 8, 6], "tokens": True},
+            r"'lif0': shape .* \[channels, 1, tokens\]",
+        ),
         ("pool", {"source": "late.lif1"}, "'pool': averages no current"),
         ("logits", {"current": "head2"}, "'logits': reads 'head2', which does not exist"),
         ("logits", {"current": "stream2"}, "'logits': has shape"),
@@ -247,6 +258,27 @@ def _change(where: str, **fields):
 def test_bad_graphs_are_refused_by_name(where: str, fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Engine(_change(where, **fields))
+
+
+def test_token_mixing_must_fill_its_current() -> None:
+    graph = patch_graph()
+    nodes = [*graph.populations, *graph.currents]
+    for node in nodes:
+        if node["name"] in ("mix.current", "mix.lif2"):
+            node["shape"] = [40, 1, 12]
+    graph.tensors["mix.fc.weight"] = np.zeros((37, 40), np.float32)
+    with pytest.raises(ValueError, match="'mix.current': token mixing"):
+        Engine(graph)
+
+
+def test_a_mean_may_fill_a_part_of_its_current() -> None:
+    graph = patch_graph()
+    for current in graph.currents:
+        if current["name"] == "mean":
+            current["shape"] = [40, 1, 1]
+    head = graph.tensors["head.weight"]
+    graph.tensors["head.weight"] = np.pad(head, ((0, 0), (0, 3)), constant_values=1e6)
+    run_checked(graph, images(graph, 3))
 
 
 def test_missing_ends_and_values_that_are_not_finite() -> None:

@@ -3,6 +3,9 @@
 #include <cstdint>
 #include <stdexcept>
 
+#include "engine/kernels.h"
+#include "engine/memory.h"
+
 namespace stmixer::engine {
 namespace {
 
@@ -18,12 +21,15 @@ std::string text(const std::vector<int>& shape) {
 
 std::string text(const Shape& s) { return text(std::vector<int>{s.channels, s.height, s.width}); }
 
-void check_shape(const std::string& node, const Shape& s) {
+// Returns how many neurons the node counts as.
+int64_t check_shape(const std::string& node, const Shape& s) {
   if (s.channels < 1 || s.height < 1 || s.width < 1)
     fail(node, "shape " + text(s) + " must be positive");
+  const auto neurons = static_cast<int64_t>(round_up(s.channels, kUnit)) * s.height * s.width;
   if (s.channels > kMaxChannels || s.height > kMaxExtent || s.width > kMaxExtent ||
-      int64_t{s.channels} * s.height * s.width > kMaxNeurons)
+      neurons > kMaxNeurons)
     fail(node, "shape " + text(s) + " is larger than the engine takes");
+  return neurons;
 }
 
 void check_weight(const Projection& p, const std::vector<int>& expected) {
@@ -89,8 +95,11 @@ class Checker {
   explicit Checker(const Graph& graph) : graph_(graph) { checked_.graph = &graph; }
 
   CheckedGraph check() {
+    if (graph_.steps < 1 || graph_.steps > kMaxSteps)
+      throw std::invalid_argument("graph: 'steps' must lie in [1, " + std::to_string(kMaxSteps) +
+                                  "], got " + std::to_string(graph_.steps));
     collect_names();
-    for (const Population& p : graph_.populations) check_shape(p.name, p.shape);
+    check_shapes();
     for (const Current& c : graph_.currents) check_current(c);
     check_ends();
     sort();
@@ -122,8 +131,20 @@ class Checker {
     return node;
   }
 
+  void check_shapes() const {
+    int64_t neurons = 0;
+    for (const Population& p : graph_.populations) {
+      neurons += check_shape(p.name, p.shape);
+      if (p.tokens && p.shape.height != 1)
+        fail(p.name, "shape " + text(p.shape) + " must be [channels, 1, tokens]");
+    }
+    for (const Current& c : graph_.currents) neurons += check_shape(c.name, c.shape);
+    if (neurons > kMaxAllNeurons)
+      throw std::invalid_argument("graph: has " + std::to_string(neurons) +
+                                  " neurons, more than the engine takes");
+  }
+
   void check_current(const Current& c) const {
-    check_shape(c.name, c.shape);
     if (c.projections.empty() && c.currents.empty()) fail(c.name, "sums nothing");
     for (const std::string& name : c.currents) {
       const Shape& other = checked_.shape(resolve_current(c.name, name));

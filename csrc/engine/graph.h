@@ -1,4 +1,5 @@
 #pragma once
+#include <cstdint>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -8,10 +9,13 @@
 namespace stmixer::engine {
 
 // Largest sizes taken: keys of spike lists are 16 bits wide, and a file must not be able to ask for
-// any amount of memory.
+// any amount of memory. Neurons count with the channels that fill up units.
 constexpr int kMaxExtent = 4096;
 constexpr int kMaxChannels = 1 << 16;
-constexpr int kMaxNeurons = 1 << 26;
+constexpr int64_t kMaxNeurons = 1 << 25;     // of a node
+constexpr int64_t kMaxAllNeurons = 1 << 27;  // of all nodes
+constexpr int64_t kMaxPadding = 1 << 24;     // weights beyond a multiple of those given
+constexpr int kMaxSteps = 4096;
 
 struct NodeRef {
   enum class Kind { population, current };

@@ -4,6 +4,7 @@
 
 #include "engine/graph.h"
 #include "engine/integer_kernels.h"
+#include "engine/memory.h"
 
 namespace stmixer::engine {
 namespace {
@@ -27,11 +28,13 @@ void check_range(const std::string& node, const std::string& what, const std::ve
                      "], got " + std::to_string(v));
 }
 
-void check_floats(const std::string& node, const std::string& what,
-                  const std::vector<float>& values, size_t expected) {
+template <class Floats>
+void check_floats(const std::string& node, const std::string& what, const Floats& values,
+                  size_t expected) {
   check_size(node, what, values.size(), expected);
-  for (float v : values)
-    if (!std::isfinite(v)) fail(node, what + " holds a value that is not finite");
+  bool finite = true;  // no early end, so that the loop can be vectorised
+  for (float v : values) finite &= std::isfinite(v);
+  if (!finite) fail(node, what + " holds a value that is not finite");
 }
 
 size_t weights_of(const Projection& p) {
@@ -43,6 +46,24 @@ size_t weights_of(const Projection& p) {
 class NumberChecker {
  public:
   explicit NumberChecker(const CheckedGraph& graph) : graph_(graph) {}
+
+  // Kernels compute whole tiles, so a network of many narrow layers is mostly padding.
+  void check_padding() const {
+    int64_t given = 0, padded = 0;
+    for (const Current& c : graph_.graph->currents) {
+      for (const Projection& p : c.projections) {
+        if (p.kind == Kind::mean) continue;
+        const int* shape = p.weight_shape.data() + (p.kind == Kind::token_mix);
+        const auto weights = static_cast<int64_t>(weights_of(p));
+        const int64_t tiles = weights / (int64_t{shape[0]} * shape[1]);
+        given += weights;
+        padded += tiles * round_up(shape[0], kIntegerTile) * round_up(shape[1], 8);
+        if (padded > 8 * given + kMaxPadding)
+          fail(p.name, "takes memory for " + std::to_string(padded) + " weights where " +
+                           std::to_string(given) + " are given: its layers are too narrow");
+      }
+    }
+  }
 
   void check_float() const {
     for (const Population& p : graph_.graph->populations) {
@@ -93,8 +114,8 @@ class NumberChecker {
   }
 
   static void check_integer_projection(const Projection& p) {
-    check_size(p.name, "weight", p.integer_weight.size(), weights_of(p));
-    if (!p.wide) check_range(p.name, "weight", p.integer_weight, -128, 127);
+    if (!p.weight8.empty() && !p.weight16.empty()) fail(p.name, "weight has two types");
+    check_size(p.name, "weight", p.weight8.size() + p.weight16.size(), weights_of(p));
     if (p.kind == Kind::mean) return;
     const int most = p.multiplier.empty() ? 16 : 32;
     if (p.shift < 0 || p.shift > most)
@@ -112,6 +133,7 @@ class NumberChecker {
 void check_numbers(const CheckedGraph& graph) {
   const NumberChecker checker(graph);
   graph.graph->integer ? checker.check_integer() : checker.check_float();
+  checker.check_padding();
 }
 
 }  // namespace stmixer::engine

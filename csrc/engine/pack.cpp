@@ -37,25 +37,31 @@ size_t weight_rows(const ProjectStep& s, int block) {
   return blocks * block * s.geometry.kernel_h * s.geometry.kernel_w;
 }
 
+// A block of channels of a few outputs, `stride` apart: from [output][c][tap] to [tap][c][output].
+void pack_unit(const float* from, int outputs, size_t stride, int channels, int taps, float* to,
+               int width, int block) {
+  for (int tap = 0; tap < taps; ++tap)
+    for (int c = 0; c < channels; ++c)
+      for (int i = 0; i < outputs; ++i)
+        to[(size_t(tap) * block + c) * width + i] = from[i * stride + c * taps + tap];
+}
+
 // [group][tile][block][ky][kx][c in block][channel in tile] from [group, out, in, ky, kx].
-Memory pack_weights(const std::vector<float>& weight, const ProjectStep& s, int block) {
-  const int out_channels = s.target.channels, in_channels = s.in_channels;
+Memory pack_weights(const float* weight, const ProjectStep& s, int block) {
   const int taps = s.geometry.kernel_h * s.geometry.kernel_w;
   Memory packed(sizeof(float) * s.groups * s.group_weights);
   for (int g = 0; g < s.groups; ++g) {
     for (const Tile& tile : s.tiles) {
       float* to = packed.as<float>() + g * s.group_weights + tile.weights;
       const int width = tile.units * kUnit;
-      const int channels = std::min(width, out_channels - tile.first_channel);
-      for (int begin = 0; begin < in_channels; begin += block) {
-        for (int tap = 0; tap < taps; ++tap) {
-          for (int c = begin; c < begin + block; ++c, to += width) {
-            if (c >= in_channels) continue;
-            for (int i = 0; i < channels; ++i) {
-              const size_t o = size_t(g) * out_channels + tile.first_channel + i;
-              to[i] = weight[(o * in_channels + c) * taps + tap];
-            }
-          }
+      const int channels = std::min(width, s.target.channels - tile.first_channel);
+      const size_t output = size_t(g) * s.target.channels + tile.first_channel;
+      for (int begin = 0; begin < s.in_channels; begin += block, to += taps * block * width) {
+        // Unit by unit: so few outputs' weights of a block stay in the cache while taps are walked.
+        for (int first = 0; first < channels; first += kUnit) {
+          const float* from = weight + ((output + first) * s.in_channels + begin) * taps;
+          pack_unit(from, std::min(kUnit, channels - first), size_t(s.in_channels) * taps,
+                    std::min(block, s.in_channels - begin), taps, to + first, width, block);
         }
       }
     }
@@ -135,7 +141,7 @@ ProjectStep project_step(const Projection& p, const Shape& in, const Shape& out,
   const size_t rows = weight_rows(s, block);
   s.tiles = split_tiles(s.target.channels, std::min(max_units, widest_tile(s.geometry)), rows);
   s.group_weights = static_cast<int64_t>(rows * round_up(s.target.channels, kUnit));
-  s.weights = pack_weights(p.weight, s, block);
+  s.weights = pack_weights(p.weight.data(), s, block);
   return s;
 }
 

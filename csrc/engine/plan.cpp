@@ -191,24 +191,27 @@ class Planner {
   // Whether the current is a mean over time, and nothing else.
   bool is_mean(const Current& c) const {
     return c.projections.size() == 1 && c.currents.empty() && c.projections[0].kind == Kind::mean &&
-           varies_in_time(graph_.find(c.projections[0].source));
+           covers(c.projections[0], c) && varies_in_time(graph_.find(c.projections[0].source));
   }
 
   // Whether the current is a linear layer of a mean over time, and nothing else.
   bool is_head(const Current& c) const {
     if (c.projections.size() != 1 || !c.currents.empty() || !covers(c.projections[0], c))
       return false;
-    const NodeRef& source = graph_.find(c.projections[0].source);
-    return source.is(RefKind::current) && is_mean(current(source.index));
+    const Projection& p = c.projections[0];
+    const NodeRef& source = graph_.find(p.source);
+    return p.kind == Kind::linear && source.is(RefKind::current) && is_mean(current(source.index));
   }
 
   bool varies_in_time(const NodeRef& node) const {
     return node.is(RefKind::population) || plan_.values[values_of_[node.index]].per_step;
   }
 
-  static bool covers(const Projection& p, const Current& c) {
-    return p.channel_offset == 0 && (p.kind == Kind::mean || p.kind == Kind::token_mix ||
-                                     p.weight_shape[0] == c.shape.channels);
+  // Whether the projection writes all channels of its current.
+  bool covers(const Projection& p, const Current& c) const {
+    const bool keeps = p.kind == Kind::mean || p.kind == Kind::token_mix;
+    const int channels = keeps ? graph_.shape(graph_.find(p.source)).channels : p.weight_shape[0];
+    return channels == c.shape.channels;
   }
 
   void plan_current(int index) {
@@ -273,8 +276,10 @@ class Planner {
     const bool mixes = std::any_of(c.projections.begin(), c.projections.end(),
                                    [](const Projection& p) { return p.kind == Kind::token_mix; });
     if (mixes && (c.projections.size() > 1 || !c.currents.empty() || !c.bias.empty() ||
-                  !c.integer_bias.empty() || readers.others))
+                  !c.integer_bias.empty() || readers.others || !covers(c.projections[0], c)))
       refuse(c.name, "token mixing can only drive neurons, without bias or other terms");
+    if (mixes && plan_.integer && readers.neurons.size() > 1)  // thresholds are those of one head
+      refuse(c.name, "token mixing can only drive one population in an int8 network");
     return mixes;
   }
 

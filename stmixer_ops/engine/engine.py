@@ -6,10 +6,12 @@ import os
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from .._files import write_atomically
 from . import stmx
 from .graph import PRECISIONS, Graph
 from .stats import LayerStats, Stats
@@ -65,19 +67,21 @@ class Engine:
         Raises:
             ValueError: naming the node of the graph that cannot be run.
         """
+        self._open(stmx.encode(graph), _thread_count(num_threads))
+
+    def _open(self, content: bytes, num_threads: int) -> None:
+        """From the bytes of a file, which are kept for :meth:`save` and for copies."""
         from .. import _C
 
-        if num_threads is None:
-            num_threads = _available_cpus()
-        if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
-            raise ValueError(f"num_threads must be a positive integer, got {num_threads!r}")
-        self._graph = graph
-        self._native = _C.Engine(graph.description(), graph.tensors, num_threads)
-        self._input_shape = next(
-            tuple(p["shape"]) for p in graph.populations if p["kind"] == "input"
-        )
-        self._spike_shapes = {p["name"]: _spike_shape(p) for p in graph.populations}
+        self._native = _C.Engine(content, num_threads)
+        self._content = content
         self._stats: Stats | None = None
+
+    @classmethod
+    def _of(cls, content: bytes, num_threads: int) -> Engine:
+        engine = cls.__new__(cls)
+        engine._open(content, num_threads)
+        return engine
 
     @classmethod
     def compile(
@@ -126,15 +130,16 @@ class Engine:
         Raises:
             ValueError: naming the file and what is wrong with it.
         """
-        graph = stmx.read(path)
+        num_threads = _thread_count(num_threads)
+        content = Path(path).read_bytes()
         try:
-            return cls(graph, num_threads)
+            return cls._of(content, num_threads)
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)} is not a usable engine file: {error}") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the engine as a safetensors file (by custom ``*.stmx``), whole or not at all."""
-        stmx.write(path, self._graph)
+        write_atomically(Path(path), lambda target: target.write_bytes(self._content))
 
     def __call__(self, x: _Kind) -> _Kind:
         """Logits ``[B, classes]``."""
@@ -152,7 +157,7 @@ class Engine:
         if record:
             for name, neurons, _ in layers:
                 if neurons:
-                    shape = (source.steps, source.batch, *self._spike_shapes[name])
+                    shape = (source.steps, source.batch, *self._native.spike_shapes[name])
                     spikes[name] = source.empty(shape, "uint8")
         activity, _ = self._native.record(
             *source.arguments, _address(logits), [_address(s) for s in spikes.values()]
@@ -180,16 +185,16 @@ class Engine:
             for _ in range(repeat + 1)
         ][1:]
         medians = np.median(np.array(times), axis=0) * 1e3
-        return list(zip(self._native.steps, medians.tolist(), strict=True))
+        return list(zip(self._native.step_names, medians.tolist(), strict=True))
 
     @property
     def graph(self) -> Graph:
         """The network as data."""
-        return self._graph
+        return stmx.decode(self._content)
 
     @property
     def precision(self) -> str:
-        return self._graph.precision
+        return self._native.precision
 
     @property
     def num_threads(self) -> int:
@@ -201,17 +206,17 @@ class Engine:
 
     @property
     def steps(self) -> int:
-        return self._graph.steps
+        return self._native.steps
 
     @property
     def num_classes(self) -> int:
         return self._native.classes
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Engine, (self._graph, self.num_threads)
+        return Engine._of, (self._content, self.num_threads)
 
     def __repr__(self) -> str:
-        channels, height, width = self._input_shape
+        channels, height, width = self._native.input_shape
         return (
             f"Engine({channels}x{height}x{width} -> {self.num_classes}, T={self.steps}, "
             f"{self.precision}, {self.num_threads} threads, {self.isa})"
@@ -245,7 +250,7 @@ class _Source:
             x = np.ascontiguousarray(x) if self._torch is None else x.contiguous()
             strides = x.stride() if self._torch is not None else tuple(s // 4 for s in x.strides)
         self.sequence = x.ndim == 5
-        time, image = (1, 0) if engine._graph.batch_first else (0, 1)
+        time, image = (1, 0) if engine._native.batch_first else (0, 1)
         if self.sequence:
             self.steps, self.batch = x.shape[time], x.shape[image]
             step_stride, image_stride = strides[time], strides[image]
@@ -259,11 +264,11 @@ class _Source:
 
     @staticmethod
     def _check_shape(shape: tuple[int, ...], engine: Engine) -> None:
-        expected = engine._input_shape
+        expected = engine._native.input_shape
         if len(shape) in (4, 5) and shape[-3:] == expected and 0 not in shape:
             return
         sizes = ", ".join(map(str, expected))
-        lead = "B, T" if engine._graph.batch_first else "T, B"
+        lead = "B, T" if engine._native.batch_first else "T, B"
         raise ValueError(
             f"x must be images [B, {sizes}] or sequences [{lead}, {sizes}], none of them empty, "
             f"got shape {list(shape)}"
@@ -301,12 +306,11 @@ def _address(x: Any) -> int:
     return x.ctypes.data if isinstance(x, np.ndarray) else x.data_ptr()
 
 
-def _spike_shape(population: dict[str, Any]) -> tuple[int, ...]:
-    channels, height, width = population["shape"]
-    return (channels, width) if population.get("tokens") else (channels, height, width)
-
-
-def _available_cpus() -> int:
+def _thread_count(given: int | None) -> int:
+    if given is not None:
+        if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+            raise ValueError(f"num_threads must be a positive integer, got {given!r}")
+        return given
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

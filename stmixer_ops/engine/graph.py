@@ -145,40 +145,6 @@ class Graph:
             "currents": self.currents,
         }
 
-    @classmethod
-    def from_description(cls, description: Any, tensors: dict[str, np.ndarray]) -> Graph:
-        """The inverse; checks what is Python's to read, the rest is checked in C++.
-
-        Raises:
-            ValueError: naming the field that is missing or of the wrong kind.
-        """
-        if not isinstance(description, dict):
-            raise ValueError(f"graph: must be an object, got {type(description).__name__}")
-        kinds = {
-            "steps": int, "batch_first": bool, "precision": str, "input_shift": int,
-            "populations": list, "currents": list,
-        }  # fmt: skip
-        for key, kind in kinds.items():
-            if type(description.get(key)) is not kind:
-                raise ValueError(
-                    f"graph: '{key}' must be of type {kind.__name__}, "
-                    f"got {description.get(key)!r:.80}"
-                )
-        if description["steps"] < 1:
-            raise ValueError(f"graph: 'steps' must be at least 1, got {description['steps']}")
-        if description["precision"] not in PRECISIONS:
-            raise ValueError(
-                f"graph: 'precision' must be one of {', '.join(PRECISIONS)}, "
-                f"got {description['precision']!r:.80}"
-            )
-        graph = cls(**{key: description[key] for key in kinds}, tensors=tensors)
-        for population in graph.populations:
-            if not isinstance(population, dict):
-                raise ValueError(f"graph: a population is no object but {population!r:.80}")
-            if type(population.get("tokens", False)) is not bool:
-                raise ValueError("graph: 'tokens' of a population must be true or false")
-        return graph
-
 
 def _three(shape: Sequence[int]) -> list[int]:
     return [shape[0], 1, shape[1]] if len(shape) == 2 else list(shape)

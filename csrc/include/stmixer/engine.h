@@ -8,9 +8,39 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace stmixer::engine {
+
+// Numbers that stay where they are: in a vector of its own, or in memory that the owner of the
+// pointer holds, a file that was read say.
+template <class T>
+class Array {
+ public:
+  Array() = default;
+  Array(std::shared_ptr<const T> data, size_t size) : data_(std::move(data)), size_(size) {}
+  Array(std::vector<T> values) : size_(values.size()) {
+    const auto own = std::make_shared<const std::vector<T>>(std::move(values));
+    data_ = std::shared_ptr<const T>(own, own->data());
+  }
+
+  // A part, read as numbers of another type; keeps the whole in memory.
+  template <class To>
+  Array<To> part(size_t first, size_t count) const {
+    return {std::shared_ptr<const To>(data_, reinterpret_cast<const To*>(data() + first)), count};
+  }
+
+  const T* data() const { return data_.get(); }
+  size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  const T* begin() const { return data(); }
+  const T* end() const { return data() + size_; }
+
+ private:
+  std::shared_ptr<const T> data_;
+  size_t size_ = 0;
+};
 
 // One time step of one image. Tokens [C, N] are {C, 1, N}; a vector is {C, 1, 1}.
 struct Shape {
@@ -24,6 +54,7 @@ struct Population {
   Kind kind = Kind::lif;
   std::string current;  // what it integrates (lif) or shows at the end of a run (readout)
   Shape shape;
+  bool tokens = false;  // lif: whether Python shows its spikes as [C, N]
   // v = decay * v + input_scale * x, spike where v >= threshold; then v = 0, or, with soft reset,
   // v -= threshold. Every run starts at v_init.
   float threshold = 1.0f, decay = 0.5f, input_scale = 1.0f, v_init = 0.0f;
@@ -49,11 +80,11 @@ struct Projection {
   int stride = 1, padding = 0;
   int channel_offset = 0;  // its first output channel within the current: concatenation
   std::vector<int> weight_shape;
-  std::vector<float> weight;
-  // Of an int8 network: the weights, of 8 bits unless `wide`. Sums enter the current as
+  Array<float> weight;
+  // Of an int8 network: the weights, of 8 bits or of 16. Sums enter the current as
   // (sum * multiplier + half) >> shift, per channel, or without multiplier as sum << shift.
-  std::vector<int16_t> integer_weight;
-  bool wide = false;
+  Array<int8_t> weight8;
+  Array<int16_t> weight16;
   std::vector<int32_t> multiplier;
   int shift = 0;
 };
@@ -74,7 +105,17 @@ struct Graph {
   // 2^-input_shift, 16 bits.
   bool integer = false;
   int input_shift = 0;
+  int steps = 1;             // for which a static image is meant to be shown
+  bool batch_first = false;  // whether Python takes sequences as [B, T, C, H, W]
 };
+
+// The network that a `.stmx` file holds. Throws std::invalid_argument, naming the file and what is
+// wrong with it, or std::runtime_error if it cannot be read.
+Graph load_graph(const std::string& path);
+
+// The same from the file's bytes, which the graph keeps if it is given their owner. Errors name no
+// file.
+Graph parse_graph(const Array<char>& content);
 
 // [T, B, C, H, W] (sequence) or [B, C, H, W] (the same image at all `steps` time steps), float32.
 // One [C, H, W] image is contiguous; strides are in elements.

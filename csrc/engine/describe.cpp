@@ -1,0 +1,227 @@
+// From the description in a `.stmx` file to a graph: types and presence of fields, nothing else;
+// what the values may be is for check_graph.
+#include <initializer_list>
+#include <limits>
+#include <stdexcept>
+#include <utility>
+
+#include "engine/stmx.h"
+
+namespace stmixer::engine {
+namespace {
+
+template <class T>
+constexpr const char* kTypeName = nullptr;
+template <>
+constexpr const char* kTypeName<float> = "F32";
+template <>
+constexpr const char* kTypeName<int32_t> = "I32";
+template <>
+constexpr const char* kTypeName<int16_t> = "I16";
+template <>
+constexpr const char* kTypeName<int8_t> = "I8";
+
+// An object of the description, whose values may be anything, since files say so.
+class Node {
+ public:
+  Node(std::string title, const Json& description, TensorTable& table)
+      : title_(std::move(title)), fields_(description), table_(table) {
+    if (fields_.get<Json::Object>() == nullptr) fail("is no object");
+  }
+
+  // A node within this one, which has a name.
+  Node inner(const char* kind, const Json& description) const {
+    Node node(std::string("graph: ") + kind, description, table_);
+    node.title_ += " '" + node.text("name") + "'";
+    return node;
+  }
+
+  std::string text(const char* key) const { return get<std::string>(key, "a string"); }
+  bool flag(const char* key) const { return get<bool>(key, "true or false"); }
+  const Json::List& list(const char* key) const { return get<Json::List>(key, "a list"); }
+
+  int integer(const char* key) const { return to_int(field(key), key, "an integer"); }
+
+  float number(const char* key) const {
+    const Json& value = field(key);
+    if (const auto* whole = value.get<int64_t>()) return static_cast<float>(*whole);
+    return static_cast<float>(get<double>(key, "a number"));
+  }
+
+  std::vector<std::string> texts(const char* key) const {
+    std::vector<std::string> result;
+    for (const Json& item : list(key)) {
+      if (item.get<std::string>() == nullptr) refuse(key, "a list of strings");
+      result.push_back(*item.get<std::string>());
+    }
+    return result;
+  }
+
+  Shape shape() const {
+    std::vector<int> sizes;
+    for (const Json& item : list("shape"))
+      sizes.push_back(to_int(item, "shape", "a list of integers"));
+    if (sizes.size() != 3) refuse("shape", "[channels, height, width]");
+    return {sizes[0], sizes[1], sizes[2]};
+  }
+
+  // The tensor that the field names, or none for null.
+  Tensor* tensor(const char* key) const {
+    if (field(key).get<std::nullptr_t>() != nullptr) return nullptr;
+    const std::string& name = get<std::string>(key, "a string or null");
+    const auto found = table_.tensors.find(name);
+    if (found == table_.tensors.end()) fail("tensor '" + name + "' is missing");
+    if (std::exchange(found->second.used, true)) fail("tensor '" + name + "' is used twice");
+    return &found->second;
+  }
+
+  template <class T>
+  Array<T> numbers(const Tensor* tensor) const {
+    if (tensor == nullptr) return {};
+    if (tensor->type != kTypeName<T>)
+      fail("needs numbers of dtype " + std::string(kTypeName<T>) + ", got " + tensor->type);
+    return table_.data.part<T>(tensor->begin, tensor->count);
+  }
+
+  template <class T>
+  std::vector<T> values(const char* key) const {
+    const Array<T> array = numbers<T>(tensor(key));
+    return std::vector<T>(array.begin(), array.end());
+  }
+
+  [[noreturn]] void fail(const std::string& what) const {
+    throw std::invalid_argument(title_ + " " + what);
+  }
+
+ private:
+  [[noreturn]] void refuse(const char* key, const char* type) const {
+    fail(std::string("'") + key + "' must be " + type);
+  }
+
+  const Json& field(const char* key) const {
+    const Json* value = fields_.find(key);
+    if (value == nullptr) fail(std::string("has no '") + key + "'");
+    return *value;
+  }
+
+  template <class T>
+  const T& get(const char* key, const char* type) const {
+    const T* value = field(key).get<T>();
+    if (value == nullptr) refuse(key, type);
+    return *value;
+  }
+
+  int to_int(const Json& value, const char* key, const char* type) const {
+    using Limits = std::numeric_limits<int>;
+    const auto* whole = value.get<int64_t>();
+    if (whole == nullptr || *whole < Limits::min() || *whole > Limits::max()) refuse(key, type);
+    return static_cast<int>(*whole);
+  }
+
+  std::string title_;
+  const Json& fields_;
+  TensorTable& table_;
+};
+
+template <class Kind>
+Kind kind_of(const Node& node, std::initializer_list<std::pair<const char*, Kind>> kinds) {
+  const std::string name = node.text("kind");
+  for (const auto& [candidate, kind] : kinds)
+    if (name == candidate) return kind;
+  node.fail("is of unknown kind '" + name + "'");
+}
+
+Population read_population(const Node& node, bool integer) {
+  using Kind = Population::Kind;
+  Population p;
+  p.name = node.text("name");
+  p.kind =
+      kind_of<Kind>(node, {{"input", Kind::input}, {"lif", Kind::lif}, {"readout", Kind::readout}});
+  p.shape = node.shape();
+  if (p.kind != Kind::input) p.current = node.text("current");
+  if (p.kind == Kind::readout && integer) {
+    p.scale = node.values<float>("scale");
+    p.bias = node.values<float>("bias");
+  }
+  if (p.kind != Kind::lif) return p;
+  p.tokens = node.flag("tokens");
+  p.soft_reset = node.flag("soft_reset");
+  if (integer) {
+    p.integer_threshold = node.values<int32_t>("threshold");
+    p.integer_reset = node.values<int32_t>("reset");
+    p.integer_decay = node.integer("decay");
+    return p;
+  }
+  p.threshold = node.number("threshold");
+  p.decay = node.number("decay");
+  p.input_scale = node.number("input_scale");
+  p.v_init = node.number("v_init");
+  return p;
+}
+
+Projection read_projection(const Node& node, bool integer) {
+  using Kind = Projection::Kind;
+  Projection p;
+  p.name = node.text("name");
+  p.kind = kind_of<Kind>(node, {{"conv", Kind::conv},
+                                {"linear", Kind::linear},
+                                {"token_mix", Kind::token_mix},
+                                {"mean", Kind::mean}});
+  p.source = node.text("source");
+  p.channel_offset = node.integer("channel_offset");
+  if (p.kind == Kind::conv) {
+    p.stride = node.integer("stride");
+    p.padding = node.integer("padding");
+  }
+  if (p.kind == Kind::mean) return p;
+  const Tensor* weight = node.tensor("weight");
+  if (weight != nullptr) p.weight_shape = weight->shape;
+  if (!integer) {
+    p.weight = node.numbers<float>(weight);
+    return p;
+  }
+  if (weight != nullptr && weight->type == kTypeName<int16_t>) {
+    p.weight16 = node.numbers<int16_t>(weight);
+  } else {
+    p.weight8 = node.numbers<int8_t>(weight);
+  }
+  p.multiplier = node.values<int32_t>("multiplier");
+  p.shift = node.integer("shift");
+  return p;
+}
+
+Current read_current(const Node& node, bool integer) {
+  Current c;
+  c.name = node.text("name");
+  c.shape = node.shape();
+  for (const Json& item : node.list("projections"))
+    c.projections.push_back(read_projection(node.inner("projection", item), integer));
+  c.currents = node.texts("currents");
+  if (integer) {
+    c.integer_bias = node.values<int32_t>("bias");
+  } else {
+    c.bias = node.values<float>("bias");
+  }
+  return c;
+}
+
+}  // namespace
+
+Graph describe_graph(const Json& description, TensorTable& table) {
+  const Node node("graph:", description, table);
+  Graph graph;
+  const std::string precision = node.text("precision");
+  graph.integer = precision == "int8";
+  if (!graph.integer && precision != "fp32")
+    node.fail("'precision' must be fp32 or int8, got '" + precision + "'");
+  graph.input_shift = node.integer("input_shift");
+  graph.steps = node.integer("steps");
+  graph.batch_first = node.flag("batch_first");
+  for (const Json& item : node.list("populations"))
+    graph.populations.push_back(read_population(node.inner("population", item), graph.integer));
+  for (const Json& item : node.list("currents"))
+    graph.currents.push_back(read_current(node.inner("current", item), graph.integer));
+  return graph;
+}
+
+}  // namespace stmixer::engine
