@@ -1,0 +1,27 @@
+"""Thousands of damaged engine files: an error each, never a crash or a huge allocation."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CASES = int(os.environ.get("STMIXER_FUZZ_CASES", "8000"))
+SECONDS = CASES / 200  # more than enough, unless the machine is very busy
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_damaged_files_are_refused_or_run(precision: str) -> None:
+    program = Path(__file__).with_name("engine_fuzz.py")
+    seed = os.environ.get("STMIXER_FUZZ_SEED", "0")
+    command = [sys.executable, "-W", "ignore", program, precision, seed, str(SECONDS), str(CASES)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-4000:]
+    summary = json.loads(run.stdout)
+    assert summary["cases"] >= min(CASES, 500)
+    # Both must happen for this to be a test of either.
+    assert 0.01 * summary["cases"] < summary["taken"] < 0.5 * summary["cases"]
