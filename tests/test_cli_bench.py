@@ -19,6 +19,7 @@ from stmixer_ops.cli._calibrate import calibrate
 from stmixer_ops.cli.bench import agreement, ceiling, peers, report, resources, sweep
 from stmixer_ops.cli.bench import engine as command
 from stmixer_ops.cli.bench.cases import Case, choose
+from stmixer_ops.cli.bench.layers import Layer
 from stmixer_ops.cli.bench.measure import measure
 from stmixer_ops.cli.bench.network import build
 from stmixer_ops.cli.bench.plain import Plain
@@ -146,7 +147,9 @@ def test_a_case_holds_every_field():
     assert f"spike rate {result['rate']:.3f}" in text and "blocks.0.token_mixer.stm" in text
 
 
-@pytest.mark.parametrize("key", ["onnxruntime", "openvino", "openvino-default", "openvino-int8"])
+@pytest.mark.parametrize(
+    "key", ["engine-int8", "onnxruntime", "openvino", "openvino-default", "openvino-int8"]
+)
 @pytest.mark.parametrize("steps", [1, 2])
 def test_installed_peers_agree(key, steps):
     missing = peers.CONTESTANTS[key].missing()
@@ -274,9 +277,9 @@ def test_ceiling_of_every_instruction_set(isa):
 
 
 LAYERS = (
-    sweep.Layer("conv", (8, 6, 6), "conv", (16, 8, 3, 3), stride=2),
-    sweep.Layer("linear", (8, 1, 5), "linear", (24, 8)),
-    sweep.Layer("mix", (8, 1, 5), "token_mix", (2, 5, 5)),
+    Layer("conv", (8, 6, 6), "conv", (16, 8, 3, 3), stride=2),
+    Layer("linear", (8, 1, 5), "linear", (24, 8)),
+    Layer("mix", (8, 1, 5), "token_mix", (2, 5, 5)),
 )
 
 
@@ -284,15 +287,19 @@ LAYERS = (
 def test_sweep_of_a_layer(layer):
     found = sweep.measure_layer(layer, (0.1, 0.5), threads=1, turns=1)
     json.dumps(found, allow_nan=False)
-    assert [point["density"] for point in found["engine"]] == [0.1, 0.5]
-    assert all(point["ms"] > 0 and point["synops"] >= 0 for point in found["engine"])
-    assert found["dense"][-1]["contestant"] == "oneDNN (PyTorch)" and found["dense"][-1]["ms"] > 0
+    assert list(found["sparse"]) == ["engine", "engine-int8"]
+    for points in found["sparse"].values():
+        assert [point["density"] for point in points] == [0.1, 0.5]
+        assert all(point["ms"] > 0 and point["synops"] >= 0 for point in points)
+    dense = {row["contestant"]: row for row in found["dense"]}
+    assert dense["oneDNN (PyTorch)"]["ms"] > 0
+    assert all(("ms" in row) == (row["reason"] is None) for row in dense.values())
     assert "fp32" in found["break_even"] and found["isa"] == _C.cpu_isa()
 
 
 def test_sweep_refuses_what_differs(monkeypatch):
     monkeypatch.setattr(sweep.Dense, "forward", lambda self, x: torch.full((1, 16, 3, 3), 2.0))
-    with pytest.raises(RuntimeError, match="conv: .* spikes of the engine are not PyTorch's"):
+    with pytest.raises(RuntimeError, match="conv: .* of the fp32 engine are not PyTorch's"):
         sweep.measure_layer(LAYERS[0], (0.1,), threads=1, turns=1)
 
 
@@ -331,7 +338,7 @@ def test_sweep_writes_table_json_and_picture(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sweep, "LAYERS", LAYERS)
     monkeypatch.setattr(sweep, "_PEERS", ("eager",))
     assert main(["bench", "sweep", "--quick", "--threads", "1", "--out", str(tmp_path)]) == 0
-    assert "break-even, fp32" in capsys.readouterr().out
+    assert "equal, fp32" in capsys.readouterr().out
     content = json.loads((tmp_path / "sweep.json").read_text())
     assert [layer["layer"] for layer in content["layers"]] == ["conv", "linear", "mix"]
     assert content["machine"]["threads"] == 1

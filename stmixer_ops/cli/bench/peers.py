@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,24 +143,30 @@ def _prepare_onnx(network: Network, rates: bool) -> Path:
     return network.onnx(rates)
 
 
+def quantized(onnx: Path, inputs: Sequence[np.ndarray]) -> Any:
+    """OpenVINO's model of a file after NNCF's post-training quantisation, with its defaults."""
+    import contextlib
+    import io
+    import logging
+
+    import nncf
+    import openvino
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    model = openvino.Core().read_model(str(onnx))
+    with contextlib.redirect_stdout(io.StringIO()):  # it draws progress bars
+        return nncf.quantize(model, nncf.Dataset(list(inputs)), subset_size=len(inputs))
+
+
 def _prepare_nncf(network: Network, rates: bool) -> Path:
-    """NNCF's post-training quantisation with its defaults, on a few batches."""
     paths = [network.folder / f"int8{suffix}.xml" for suffix in ("", "_rates")]
     if not paths[0].exists():
-        import logging
-
-        import nncf
         import openvino
 
         from .network import batches
 
-        logging.getLogger("nncf").setLevel(logging.ERROR)
         items = batches(network.calibration, len(network.images))
-        model = nncf.quantize(
-            openvino.Core().read_model(str(network.onnx(True))),
-            nncf.Dataset(items),
-            subset_size=len(items),
-        )
+        model = quantized(network.onnx(True), items)
         openvino.save_model(model, paths[1], compress_to_fp16=False)
         model.remove_result(model.get_results()[1])  # once quantised is enough
         openvino.save_model(model, paths[0], compress_to_fp16=False)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..._files import write_atomically
 from ...data._optional import require
+from .peers import CONTESTANTS
 from .report import ratio, title
 
 _INK, _FAINT = "#22223b", "#8d8da3"
@@ -76,11 +77,11 @@ def draw_sweep(path: Path, layers: Sequence[Any], about: Mapping[str, Any]) -> N
     _credit(figure, about)
     for i, layer in enumerate(layers):
         axes = figure.add_subplot(down, across, i + 1)
-        points = layer["engine"]
-        axes.plot(
-            [point["density"] for point in points], [point["ms"] for point in points],
-            color=_COLOURS["engine"], marker="o", markersize=3.5, label="engine fp32",
-        )  # fmt: skip
+        for key, points in layer["sparse"].items():
+            axes.plot(
+                [point["density"] for point in points], [point["ms"] for point in points],
+                color=_COLOURS[key], marker="o", markersize=3.5, label=CONTESTANTS[key].label,
+            )  # fmt: skip
         for peer in layer["dense"]:
             if "ms" in peer:
                 colour = _COLOURS[peer["key"]]

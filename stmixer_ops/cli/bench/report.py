@@ -12,7 +12,7 @@ Result = dict[str, Any]
 Row = dict[str, Any]
 
 # The precision of the peers -> which engine they are compared with.
-_OURS = {"fp32": "engine", "default": "engine", "int8": "engine-int8"}
+OURS = {"fp32": "engine", "default": "engine", "int8": "engine-int8"}
 
 
 def show(results: Sequence[Result], about: dict[str, Any]) -> str:
@@ -39,8 +39,8 @@ def failures(results: Sequence[Result]) -> list[str]:
 
 def ratio(result: Result, row: Row) -> float | None:
     """The row's time over that of the engine it is compared with; None for the engines."""
-    ours = _row(result, _OURS[row["precision"]])
-    if row["key"] in _OURS.values() or "ms" not in row or ours is None or "ms" not in ours:
+    ours = _row(result, OURS[row["precision"]])
+    if row["key"] in OURS.values() or "ms" not in row or ours is None or "ms" not in ours:
         return None
     return row["ms"] / ours["ms"]
 
@@ -52,7 +52,7 @@ def fastest(result: Result, precision: str) -> Row | None:
         for row in result["rows"]
         if row["precision"] == precision
         and "ms" in row
-        and row["key"] not in _OURS.values()
+        and row["key"] not in OURS.values()
         and CONTESTANTS[row["key"]].compared
     ]
     return min(rows, key=lambda row: row["ms"], default=None)
@@ -161,7 +161,7 @@ def _layers(result: Result, row: Row) -> str:
 def _summary(results: Sequence[Result]) -> str:
     cells = []
     for result in results:
-        for precision, key in _OURS.items():
+        for precision, key in OURS.items():
             ours, peer = _row(result, key), fastest(result, precision)
             if not any(row["precision"] == precision for row in result["rows"]) or ours is None:
                 continue
