@@ -134,13 +134,14 @@ def test_a_case_holds_every_field():
         assert row["agreement"]["same_answers"] == row["agreement"]["answers"] == 4
     ours = result["rows"][0]
     assert ours["agreement"]["worst_rate_error"] < 0.01
-    adding = [step for step in ours["layers"] if step["ceiling"] is not None]
+    adding = [step for step in ours["steps"] if step["share"] is not None]
     assert [step["name"] for step in adding][:2] == [
         "patch_embed.main.1.conv",
         "patch_embed.main.2.conv",
     ]
     assert len(adding) == 9 and all(step["synops"] > 0 for step in adding)
-    assert 0 < ours["ceiling"] < 1.5 and ours["ceiling_adds_per_second"] > 1e8
+    assert 0 < ours["share"] < 1.5 and {step["bits"] for step in adding} == {32}
+    assert list(ours["ceilings"]) == [32] and ours["ceilings"][32] > 1e8
     text = report.show([result], {**dict.fromkeys(("cpu", "threads", "cores", "isa", "commit"), 1),
                                   "stmixer_ops": "0", "versions": {"torch": "1"}})  # fmt: skip
     assert re.search(r"PyTorch eager +\d+\.\d+ ±\d+\.\d+ +\d+\.\d+x", text)
@@ -270,10 +271,23 @@ def test_a_trained_network_on_its_own_images(tmp_path):
 
 
 def test_ceiling_of_every_instruction_set(isa):
-    assert ceiling.row_adds_per_second("fp32", threads=2, seconds=1e-3) > 1e8
-    assert ceiling.row_adds_per_second("int8", threads=1, seconds=1e-3) > 1e8
-    with pytest.raises(ValueError, match="bits must be 32 or 8, got 16"):
-        _C.row_adds_per_second(16, 0.001)
+    for bits in (32, 16, 8, 7):
+        assert ceiling.row_adds_per_second(bits, threads=2, seconds=1e-3) > 1e8
+    with pytest.raises(ValueError, match="bits must be 32, 16, 8 or 7, got 9"):
+        _C.row_adds_per_second(9, 0.001)
+
+
+def test_ceilings_are_those_of_the_weights(tmp_path):
+    model = so.create_model("stmixer_1_16_2", img_size=8)
+    images = torch.randn(8, 3, 8, 8)
+    calibrate(model, images)
+    wide = "blocks.0.channel_mlp.fc1"
+    engine = so.Engine.compile(model, "int8", images, 1, int16_layers=[wide])
+    engine.save(tmp_path / "m.stmx")
+    found = ceiling.profile(tmp_path / "m.stmx", engine, images.numpy(), repeat=2)
+    bits = {step.name: step.bits for step in found.steps if step.bits}
+    assert len(bits) == 9 and bits[wide] == 16 and set(bits.values()) <= {7, 8, 16}
+    assert set(found.ceilings) == set(bits.values()) and 0 < found.share < 1.5
 
 
 LAYERS = (

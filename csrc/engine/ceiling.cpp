@@ -60,11 +60,11 @@ double median_rate(const CeilingKernel& kernel, double seconds) {
 }  // namespace
 
 double row_adds_per_second(int bits, double seconds) {
-  if (bits != 32 && bits != 8)
-    throw std::invalid_argument("bits must be 32 or 8, got " + std::to_string(bits));
+  if (bits != 32 && bits != 16 && bits != 8 && bits != 7)
+    throw std::invalid_argument("bits must be 32, 16, 8 or 7, got " + std::to_string(bits));
   double best = 0;
   for (const CeilingKernel& kernel : kernels(current_isa()).variants)
-    if (kernel.run != nullptr && kernel.bits == bits)
+    if (kernel.run != nullptr && (kernel.bits == bits || (bits == 7 && kernel.bits == 8)))
       best = std::max(best, median_rate(kernel, seconds));
   return best;
 }

@@ -14,20 +14,21 @@ struct CeilingTask {
   void* sums;
 };
 
-// `bits` per weight: 32 (float) or 8 (int8, summed in int16). `width` values in a row of
-// `row_bytes` bytes. A table has unused entries (run == null) at its end.
+// `bits` per weight: 32 (float), 16 (summed in 32), 8 (summed in 16), or 7 (int8 of which two add
+// up in a byte). `width` values in a row of `row_bytes` bytes. A table has unused entries (run ==
+// null) at its end.
 struct CeilingKernel {
   int32_t bits, width, row_bytes;
   void (*run)(const CeilingTask&) noexcept;
 };
 
 struct CeilingKernels {
-  CeilingKernel variants[16];
+  CeilingKernel variants[24];
 };
 
 // Additions per second of the fastest variant on the calling thread, for the instruction set that
 // current_isa() names: the median over slices of `seconds` per variant.
-// Throws std::invalid_argument for bits other than 32 and 8.
+// What adds rows of 8 bits adds rows of 7. Throws std::invalid_argument for other bits.
 double row_adds_per_second(int bits, double seconds);
 
 }  // namespace stmixer::engine

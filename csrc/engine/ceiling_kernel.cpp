@@ -12,7 +12,10 @@ namespace stmixer::engine {
 namespace {
 
 typedef int16_t VecI16 __attribute__((vector_size(kVectorBytes)));
+typedef int32_t VecI32 __attribute__((vector_size(kVectorBytes)));
+typedef int8_t VecI8 __attribute__((vector_size(kVectorBytes)));
 typedef int8_t HalfI8 __attribute__((vector_size(kVectorBytes / 2)));
+typedef int16_t HalfI16 __attribute__((vector_size(kVectorBytes / 2)));
 
 template <class V>
 inline V read(const void* p) {
@@ -39,16 +42,16 @@ void plain(const CeilingTask& task) noexcept {
   __builtin_memcpy(t.sums, sums[0], sizeof sums[0]);
 }
 
-// int8 rows, each value widened to int16 before it is added.
-template <int kVectors>
+// int8 or int16 rows, each value widened to twice its bits before it is added.
+template <class Half, class Wide, int kVectors>
 void widened(const CeilingTask& task) noexcept {
   const CeilingTask t = task;
-  VecI16 sums[kVectors] = {};
+  Wide sums[kVectors] = {};
   const char* rows = static_cast<const char*>(t.rows);
   for (int64_t i = 0; i < t.count; ++i) {
-    const char* row = rows + t.order[i] * (kVectors * sizeof(HalfI8));
+    const char* row = rows + t.order[i] * (kVectors * sizeof(Half));
     for (int v = 0; v < kVectors; ++v)
-      sums[v] += __builtin_convertvector(read<HalfI8>(row + v * sizeof(HalfI8)), VecI16);
+      sums[v] += __builtin_convertvector(read<Half>(row + v * sizeof(Half)), Wide);
   }
   __builtin_memcpy(t.sums, sums, sizeof sums);
 }
@@ -72,22 +75,23 @@ inline Bytes add_pairs(Bytes sum, Bytes one, Bytes pairs) {
 }
 #endif
 
-// int8 rows two at a time: interleaved, so that one instruction adds the two of every column.
-template <int kVectors>
+// int8 rows two at a time: interleaved, so that one instruction adds the two of every column. Of
+// rows of 7 bits (kRows = 4) two add up in a byte before that.
+template <int kVectors, int kRows>
 void paired(const CeilingTask& task) noexcept {
   const CeilingTask t = task;
   Bytes sums[2 * kVectors];
   for (Bytes& sum : sums) sum = Bytes{};
   const Bytes one = ones();
   const char* rows = static_cast<const char*>(t.rows);
-  for (int64_t i = 0; i + 2 <= t.count; i += 2) {
-    const char* first = rows + t.order[i] * (kVectors * sizeof(Bytes));
-    const char* second = rows + t.order[i + 1] * (kVectors * sizeof(Bytes));
+  for (int64_t i = 0; i + kRows <= t.count; i += kRows) {
     for (int v = 0; v < kVectors; ++v) {
-      const Bytes a = read<Bytes>(first + v * sizeof(Bytes));
-      const Bytes b = read<Bytes>(second + v * sizeof(Bytes));
-      sums[2 * v] = add_pairs(sums[2 * v], one, low(a, b));
-      sums[2 * v + 1] = add_pairs(sums[2 * v + 1], one, high(a, b));
+      VecI8 x[kRows];
+      for (int r = 0; r < kRows; ++r)
+        x[r] = read<VecI8>(rows + (t.order[i + r] * kVectors + v) * sizeof(VecI8));
+      if (kRows == 4) x[0] += x[2], x[1] += x[3];
+      sums[2 * v] = add_pairs(sums[2 * v], one, low((Bytes)x[0], (Bytes)x[1]));
+      sums[2 * v + 1] = add_pairs(sums[2 * v + 1], one, high((Bytes)x[0], (Bytes)x[1]));
     }
   }
   __builtin_memcpy(t.sums, sums, sizeof sums);
@@ -99,8 +103,10 @@ constexpr int kI16 = kVectorBytes / 2;
 
 #define STMIXER_PLAIN(bits, Type, lanes, vectors, sets) \
   {bits, vectors * lanes, vectors * kVectorBytes, plain<Type, vectors, sets>}
-#define STMIXER_WIDENED(vectors) {8, vectors * kI16, vectors * kI16, widened<vectors>}
-#define STMIXER_PAIRED(vectors) {8, vectors * kVectorBytes, vectors * kVectorBytes, paired<vectors>}
+#define STMIXER_WIDENED(bits, Half, Wide, lanes, vectors) \
+  {bits, vectors * lanes, vectors * kVectorBytes / 2, widened<Half, Wide, vectors>}
+#define STMIXER_PAIRED(bits, vectors, rows) \
+  {bits, vectors * kVectorBytes, vectors * kVectorBytes, paired<vectors, rows>}
 
 }  // namespace
 
@@ -117,13 +123,20 @@ extern const CeilingKernels STMIXER_ENGINE_TABLE(ceiling_kernels, STMIXER_ISA) =
     STMIXER_PLAIN(8, VecI16, kI16, 2, 2),
     STMIXER_PLAIN(8, VecI16, kI16, 4, 2),
     STMIXER_PLAIN(8, VecI16, kI16, 6, 1),
-    STMIXER_WIDENED(4),
-    STMIXER_WIDENED(6),
+    STMIXER_WIDENED(8, HalfI8, VecI16, kI16, 4),
+    STMIXER_WIDENED(8, HalfI8, VecI16, kI16, 6),
+    STMIXER_WIDENED(16, HalfI16, VecI32, kF32, 4),
+    STMIXER_WIDENED(16, HalfI16, VecI32, kF32, 6),
+    STMIXER_WIDENED(16, HalfI16, VecI32, kF32, 12),
 #if defined(__AVX2__)
-    STMIXER_PAIRED(1),
-    STMIXER_PAIRED(2),
-    STMIXER_PAIRED(3),
-    STMIXER_PAIRED(4),
+    STMIXER_PAIRED(8, 1, 2),
+    STMIXER_PAIRED(8, 2, 2),
+    STMIXER_PAIRED(8, 3, 2),
+    STMIXER_PAIRED(8, 4, 2),
+    STMIXER_PAIRED(7, 1, 4),
+    STMIXER_PAIRED(7, 2, 4),
+    STMIXER_PAIRED(7, 3, 4),
+    STMIXER_PAIRED(7, 4, 4),
 #endif
 }};
 

@@ -10,17 +10,18 @@ import numpy as np
 
 from ...engine import Engine, stmx
 
-_BITS = {"fp32": 32, "int8": 8}
+_SEVEN_BITS = 63  # the largest magnitude of weights that the engine adds as 7 bits
 
 
-def row_adds_per_second(precision: str, threads: int, seconds: float = 0.05) -> float:
-    """Of the best exact micro-kernel: random rows of weights in L1, ``threads`` cores at once."""
+def row_adds_per_second(bits: int, threads: int, seconds: float = 0.02) -> float:
+    """Of the best exact micro-kernel: random rows of weights in L1, ``threads`` cores at once.
+
+    ``bits`` of a weight: 32 (float32), 16, 8 or 7.
+    """
     from ... import _C
 
     with ThreadPoolExecutor(threads) as pool:
-        jobs = [
-            pool.submit(_C.row_adds_per_second, _BITS[precision], seconds) for _ in range(threads)
-        ]
+        jobs = [pool.submit(_C.row_adds_per_second, bits, seconds) for _ in range(threads)]
         return sum(job.result() for job in jobs)
 
 
@@ -30,39 +31,57 @@ class Step:
 
     Attributes:
         rate, synops: of the spikes that it adds rows for; None and 0 for other steps.
-        ceiling: additions per second over the ceiling's; None for other steps.
+        bits: of a weight in those rows.
+        share: additions per second over the ceiling for these bits; None for other steps.
     """
 
     name: str
     ms: float
     rate: float | None = None
     synops: int = 0
-    ceiling: float | None = None
+    bits: int | None = None
+    share: float | None = None
 
 
-def steps(path: Path, engine: Engine, x: np.ndarray, repeat: int, ceiling: float) -> list[Step]:
-    """Where the time of ``engine(x)`` goes; ``path`` is the file it was loaded from."""
+@dataclass(frozen=True)
+class Profile:
+    """Where the time of an engine goes.
+
+    Attributes:
+        ceilings: additions per second by bits of a weight, where the network has such.
+        share: of all steps that add rows, together: the time that the ceilings allow over theirs.
+    """
+
+    steps: list[Step]
+    ceilings: dict[int, float]
+    share: float
+
+
+def profile(path: Path, engine: Engine, x: np.ndarray, repeat: int) -> Profile:
+    """Of ``engine(x)``; ``path`` is the file it was loaded from."""
+    graph = stmx.read(path)
     stats = {layer.name: layer for layer in engine.run(x).stats if layer.neurons}
-    sources = {
-        projection["name"]: projection["source"]
-        for current in stmx.read(path).currents
-        for projection in current["projections"]
-    }
-    readers = list(sources.values())
-    found = []
+    projections = {p["name"]: p for current in graph.currents for p in current["projections"]}
+    readers = [p["source"] for p in projections.values()]
+    ceilings: dict[int, float] = {}
+    steps, ideal, spent = [], 0.0, 0.0
     for name, ms in engine.profile(x, repeat):
-        layer = stats.get(sources.get(name, ""))
+        projection = projections.get(name, {"source": ""})
+        layer = stats.get(projection["source"])
         # The synaptic operations of a population belong to all that read it.
         if layer is None or readers.count(layer.name) != 1:
-            found.append(Step(name, ms))
+            steps.append(Step(name, ms))
             continue
-        share = layer.synops / (1e-3 * ms) / ceiling if ms else 0.0
-        found.append(Step(name, ms, layer.rate, layer.synops, share))
-    return found
+        bits = _bits(graph.tensors[projection["weight"]])
+        if bits not in ceilings:
+            ceilings[bits] = row_adds_per_second(bits, engine.num_threads)
+        needed = layer.synops / ceilings[bits]
+        steps.append(Step(name, ms, layer.rate, layer.synops, bits, needed / (1e-3 * ms)))
+        ideal, spent = ideal + needed, spent + 1e-3 * ms
+    return Profile(steps, ceilings, ideal / spent if spent else 0.0)
 
 
-def overall(found: list[Step], ceiling: float) -> float:
-    """Of all steps that add rows, together."""
-    adding = [step for step in found if step.ceiling is not None]
-    seconds = 1e-3 * sum(step.ms for step in adding)
-    return sum(step.synops for step in adding) / seconds / ceiling if seconds else 0.0
+def _bits(weight: np.ndarray) -> int:
+    if weight.dtype == np.int8 and np.abs(weight.astype(np.int16)).max() <= _SEVEN_BITS:
+        return 7
+    return 8 * weight.dtype.itemsize

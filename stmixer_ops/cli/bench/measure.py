@@ -18,7 +18,7 @@ from ...engine import Engine
 from . import resources
 from .agreement import Disagreement, Reference, check_engine, check_peer, reference
 from .cases import Case
-from .ceiling import overall, row_adds_per_second, steps
+from .ceiling import profile
 from .network import Network, batches, build
 from .peers import CONTESTANTS, Session
 from .timing import Pace, Timing, race
@@ -126,13 +126,8 @@ class _Measurement:
             path = contestant.prepare(self.network, False)
             if key.startswith("engine"):
                 engine = Engine.load(path, num_threads=self.threads)
-                ceiling = row_adds_per_second(contestant.precision, self.threads)
-                found = steps(path, engine, x, self.pace.turns * self.pace.calls[0], ceiling)
-                self.rows[key] |= {
-                    "ceiling_adds_per_second": ceiling,
-                    "ceiling": overall(found, ceiling),
-                    "layers": [asdict(step) for step in found],
-                }
+                repeat = self.pace.turns * self.pace.calls[0]
+                self.rows[key] |= asdict(profile(path, engine, x, repeat))
             if self.case.resources and key != "ops":
                 self.rows[key] |= resources.measure(
                     key, path, image, self.threads, repeats=1 if key == "compile" else 3

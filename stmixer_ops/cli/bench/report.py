@@ -22,7 +22,7 @@ def show(results: Sequence[Result], about: dict[str, Any]) -> str:
         parts.append(_one_case(result))
         if any("first_ms" in row for row in result["rows"]):
             parts.append(_resources(result))
-    parts += [_layers(results[0], row) for row in results[0]["rows"] if "layers" in row]
+    parts += [_layers(results[0], row) for row in results[0]["rows"] if "steps" in row]
     parts.append("engine against the fastest peer of each precision, ms\n\n" + _summary(results))
     return "\n\n".join(parts)
 
@@ -107,10 +107,12 @@ def _one_case(result: Result) -> str:
     for row in result["rows"]:
         if row["reason"] or row.get("note"):
             lines.append(f"{row['contestant']}: {row['reason'] or row['note']}")
-        if "layers" in row:
+        if "steps" in row:
+            ceilings = ", ".join(
+                f"{rate / 1e9:.0f} Gadd/s at {bits} bits" for bits, rate in row["ceilings"].items()
+            )
             lines.append(
-                f"{row['contestant']}: adds rows at {row['ceiling']:.0%} of the ceiling, "
-                f"{row['ceiling_adds_per_second'] / 1e9:.0f} Gadd/s"
+                f"{row['contestant']}: adds rows at {row['share']:.0%} of the ceiling ({ceilings})"
             )
     return "\n".join([*lines, *_restless(result)])
 
@@ -143,18 +145,17 @@ def _resources(result: Result) -> str:
 
 def _layers(result: Result, row: Row) -> str:
     """Where the time of an engine goes; the steps of all other cases are in the JSON file."""
-    ceiling = row["ceiling_adds_per_second"]
-    shown = [step for step in row["layers"] if step["ceiling"] is not None]
+    shown = [step for step in row["steps"] if step["share"] is not None]
     cells = [
         [
-            step["name"], f"{step['ms']:.3f} ms", f"{step['rate']:.3f}",
-            f"{step['ceiling'] * ceiling / 1e9:.1f}", f"{step['ceiling']:.0%}",
+            step["name"], f"{step['ms']:.3f} ms", f"{step['rate']:.3f}", str(step["bits"]),
+            f"{step['synops'] / step['ms'] / 1e6:.1f}", f"{step['share']:.0%}",
         ]
         for step in shown
     ]  # fmt: skip
-    rest = sum(step["ms"] for step in row["layers"]) - sum(step["ms"] for step in shown)
-    cells.append(["other steps", f"{rest:.3f} ms", "", "", ""])
-    table = format_table(["", "time", "rate", "Gadd/s", "of ceiling"], cells)
+    rest = sum(step["ms"] for step in row["steps"]) - sum(step["ms"] for step in shown)
+    cells.append(["other steps", f"{rest:.3f} ms", "", "", "", ""])
+    table = format_table(["", "time", "rate", "bits", "Gadd/s", "of ceiling"], cells)
     return f"{result['case']}: row additions of {row['contestant']}\n\n{table}"
 
 
