@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bindings.h"
+#include "engine/stmx.h"
 #include "stmixer/engine.h"
 
 namespace stmixer {
@@ -21,17 +22,34 @@ using engine::Engine;
 using engine::Graph;
 using engine::Population;
 
+// Bytes of a `.stmx` file, which the caller keeps.
+engine::Array<char> view(const py::bytes& content) {
+  char* data = nullptr;
+  Py_ssize_t size = 0;
+  if (PyBytes_AsStringAndSize(content.ptr(), &data, &size) != 0) throw py::error_already_set();
+  return {std::shared_ptr<const char>(std::shared_ptr<void>(), data), static_cast<size_t>(size)};
+}
+
+// The description, and by name the type, shape and first byte of each tensor.
+using Place = std::tuple<std::string, std::vector<int>, size_t>;
+std::pair<std::string, std::map<std::string, Place>> read_stmx(const py::bytes& content) {
+  const engine::Array<char> bytes = view(content);
+  const engine::Parts parts = engine::read_parts(bytes);
+  const size_t begin = parts.table.data.data() - bytes.data();
+  std::map<std::string, Place> places;
+  for (const auto& [name, tensor] : parts.table.tensors)
+    places[name] = {tensor.type, tensor.shape, begin + tensor.begin};
+  return {parts.description, std::move(places)};
+}
+
 // An engine and what of its graph Python asks for again.
 class BoundEngine {
  public:
   // `content`: the bytes of a `.stmx` file, read during construction only.
   BoundEngine(const py::bytes& content, int threads) {
-    char* data = nullptr;
-    Py_ssize_t size = 0;
-    if (PyBytes_AsStringAndSize(content.ptr(), &data, &size) != 0) throw py::error_already_set();
+    const engine::Array<char> bytes = view(content);
     const py::gil_scoped_release unlocked;
-    const Graph graph = engine::parse_graph(
-        {std::shared_ptr<const char>(std::shared_ptr<void>(), data), static_cast<size_t>(size)});
+    const Graph graph = engine::parse_graph(bytes);
     engine_ = std::make_unique<Engine>(graph, threads);
     precision = graph.integer ? "int8" : "fp32";
     steps = graph.steps;
@@ -100,6 +118,7 @@ class BoundEngine {
 }  // namespace
 
 void bind_engine(py::module_& m) {
+  m.def("read_stmx", &read_stmx, py::arg("content"));
   py::class_<BoundEngine>(m, "Engine")
       .def(py::init<const py::bytes&, int>())
       .def("run", &BoundEngine::run, Unlocked())

@@ -189,7 +189,7 @@ def limit_memory() -> None:
 
 def main(precision: str, seed: int, seconds: float, cases: int) -> None:
     graph = patch_graph(image=(2, 5, 4), channels=(4, 8), steps=2)
-    graph = graph if precision == "fp32" else quantize(graph, wide=["late.fc2"])
+    graph = graph if precision == "fp32" else quantize(graph, ["late.fc2"])
     content = encode(graph)
     folder = Path(tempfile.mkdtemp())
     path = folder / "fuzzed.stmx"

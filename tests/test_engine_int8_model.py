@@ -131,7 +131,7 @@ def test_layers_by_name() -> None:
     model = make_model()
     names = ["blocks.1.token_mixer.stm", "patch_embed.main.0.conv"]
     engine = so.Engine.compile(model, precision="int8", int16_layers=names)
-    found = {name for name, dtype in dtypes(engine._graph).items() if dtype == "int16"}
+    found = {name for name, dtype in dtypes(engine.graph).items() if dtype == "int16"}
     assert found == {*names, "head"}
     with pytest.raises(ValueError, match=r"int16_layers must name layers .*, got 'blocks\.9'"):
         so.Engine.compile(model, precision="int8", int16_layers=["blocks.9"])

@@ -75,17 +75,18 @@ class Node {
     return &found->second;
   }
 
+  // Its numbers, which the field says are of type T.
   template <class T>
-  Array<T> numbers(const Tensor* tensor) const {
+  Array<T> numbers(const char* key, const Tensor* tensor) const {
     if (tensor == nullptr) return {};
     if (tensor->type != kTypeName<T>)
-      fail("needs numbers of dtype " + std::string(kTypeName<T>) + ", got " + tensor->type);
+      fail("tensor '" + text(key) + "' must be of dtype " + kTypeName<T> + ", got " + tensor->type);
     return table_.data.part<T>(tensor->begin, tensor->count);
   }
 
   template <class T>
   std::vector<T> values(const char* key) const {
-    const Array<T> array = numbers<T>(tensor(key));
+    const Array<T> array = numbers<T>(key, tensor(key));
     return std::vector<T>(array.begin(), array.end());
   }
 
@@ -177,13 +178,13 @@ Projection read_projection(const Node& node, bool integer) {
   const Tensor* weight = node.tensor("weight");
   if (weight != nullptr) p.weight_shape = weight->shape;
   if (!integer) {
-    p.weight = node.numbers<float>(weight);
+    p.weight = node.numbers<float>("weight", weight);
     return p;
   }
   if (weight != nullptr && weight->type == kTypeName<int16_t>) {
-    p.weight16 = node.numbers<int16_t>(weight);
+    p.weight16 = node.numbers<int16_t>("weight", weight);
   } else {
-    p.weight8 = node.numbers<int8_t>(weight);
+    p.weight8 = node.numbers<int8_t>("weight", weight);
   }
   p.multiplier = node.values<int32_t>("multiplier");
   p.shift = node.integer("shift");

@@ -133,28 +133,30 @@ void pack_pairs(const Weights<T>& w, const ProjectStep& s, int16_t* to) {
   }
 }
 
-s.weight_bytes = sizeof(T);
-s.seven_bits =
-    std::all_of(w.values, w.of(w.outputs, 0), [](int v) { return std::abs(v) <= kSevenBits; });
-s.block_channels = channel_block(s.in_channels, s.geometry, chunk_rows(s.geometry));
-while (s.weight_bytes == 1 && (s.safe_blocks = safe_blocks(w, s.block_channels)) == 0) {
-  if (s.block_channels == 8) {  // a huge kernel: then all in 32 bits
-    s.weight_bytes = 2;
-    break;
+template <class T>
+void pack_gather(ProjectStep& s, const Weights<T>& w, int vector_bytes) {
+  s.weight_bytes = sizeof(T);
+  s.seven_bits =
+      std::all_of(w.values, w.of(w.outputs, 0), [](int v) { return std::abs(v) <= kSevenBits; });
+  s.block_channels = channel_block(s.in_channels, s.geometry, chunk_rows(s.geometry));
+  while (s.weight_bytes == 1 && (s.safe_blocks = safe_blocks(w, s.block_channels)) == 0) {
+    if (s.block_channels == 8) {  // a huge kernel: then all in 32 bits
+      s.weight_bytes = 2;
+      break;
+    }
+    s.block_channels = static_cast<int>(round_up(s.block_channels / 2, 8));
   }
-  s.block_channels = static_cast<int>(round_up(s.block_channels / 2, 8));
-}
-const size_t blocks = (s.in_channels + s.block_channels - 1) / s.block_channels;
-const size_t rows = blocks * s.block_channels * w.taps;
-s.tiles = split_tiles(s.target.channels, rows);
-s.group_weights = static_cast<int64_t>(s.tiles.size() * rows * kIntegerTile);
-s.weights = Memory(size_t(s.weight_bytes) * s.groups * s.group_weights);
-if (s.weight_bytes == 1) {
-  pack_rows(w, s, s.weights.as<int8_t>(),
-            [&](int channel) { return byte_position(channel, vector_bytes); });
-} else {
-  pack_rows(w, s, s.weights.as<int16_t>(), [](int channel) { return channel; });
-}
+  const size_t blocks = (s.in_channels + s.block_channels - 1) / s.block_channels;
+  const size_t rows = blocks * s.block_channels * w.taps;
+  s.tiles = split_tiles(s.target.channels, rows);
+  s.group_weights = static_cast<int64_t>(s.tiles.size() * rows * kIntegerTile);
+  s.weights = Memory(size_t(s.weight_bytes) * s.groups * s.group_weights);
+  if (s.weight_bytes == 1) {
+    pack_rows(w, s, s.weights.as<int8_t>(),
+              [&](int channel) { return byte_position(channel, vector_bytes); });
+  } else {
+    pack_rows(w, s, s.weights.as<int16_t>(), [](int channel) { return channel; });
+  }
 }
 
 template <class T>

@@ -278,8 +278,6 @@ class Planner {
     if (mixes && (c.projections.size() > 1 || !c.currents.empty() || !c.bias.empty() ||
                   !c.integer_bias.empty() || readers.others || !covers(c.projections[0], c)))
       refuse(c.name, "token mixing can only drive neurons, without bias or other terms");
-    if (mixes && plan_.integer && readers.neurons.size() > 1)  // thresholds are those of one head
-      refuse(c.name, "token mixing can only drive one population in an int8 network");
     return mixes;
   }
 

@@ -157,7 +157,7 @@ TensorTable read_table(const Json::Object& header, const Array<char>& data) {
 
 }  // namespace
 
-Graph parse_graph(const Array<char>& content) {
+Parts read_parts(const Array<char>& content) {
   if (content.size() < 8)
     fail("it has " + std::to_string(content.size()) + " bytes, too few for a safetensors header");
   const std::string_view bytes(content.data() + 8, content.size() - 8);
@@ -169,9 +169,13 @@ Graph parse_graph(const Array<char>& content) {
   const Json header = parse_json(bytes.substr(0, size), "its header");
   const Json* text = header.find("__metadata__")->find("graph");
   if (text == nullptr || text->get<std::string>() == nullptr) fail("its metadata has no 'graph'");
-  TensorTable table =
-      read_table(*header.get<Json::Object>(), content.part<char>(8 + size, bytes.size() - size));
-  return describe_graph(parse_json(*text->get<std::string>(), "its graph"), table);
+  return {*text->get<std::string>(), read_table(*header.get<Json::Object>(),
+                                                content.part<char>(8 + size, bytes.size() - size))};
+}
+
+Graph parse_graph(const Array<char>& content) {
+  Parts parts = read_parts(content);
+  return describe_graph(parse_json(parts.description, "its graph"), parts.table);
 }
 
 Graph load_graph(const std::string& path) {

@@ -1,12 +1,14 @@
 """`.stmx` files: safetensors whose metadata holds the graph. Data only; nothing in them executes.
 
-Written here, read by ``csrc/engine/stmx.cpp``. The metadata comes first and begins with a CRC32 of
-all that follows it, which tells damage from content.
+Written here, read by ``csrc/engine/stmx.cpp``, which refuses by name whatever is wrong with them.
+The metadata comes first and begins with a CRC32 of all that follows it, which tells damage from
+content.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import zlib
 
 import numpy as np
@@ -15,6 +17,7 @@ from .graph import Graph
 
 _TYPES = {"float32": ("F32", "<f4"), "int32": ("I32", "<i4"), "int16": ("I16", "<i2"),
           "int8": ("I8", "|i1")}  # fmt: skip
+_DTYPES = dict(_TYPES.values())
 _NO_CHECKSUM = b"00000000"
 
 
@@ -53,3 +56,16 @@ def encode(graph: Graph) -> bytes:
         checksum = zlib.crc32(part, checksum)
     size = len(header).to_bytes(8, "little")
     return b"".join([size, before, f"{checksum:08x}".encode(), after, *parts])
+
+
+def decode(content: bytes) -> Graph:
+    """The inverse, for bytes that an engine was made of."""
+    from .. import _C
+
+    text, places = _C.read_stmx(content)
+    tensors = {
+        name: np.frombuffer(content, _DTYPES[code], math.prod(shape), begin).reshape(shape).copy()
+        for name, (code, shape, begin) in places.items()
+    }
+    fields = json.loads(text)
+    return Graph(**{key: fields[key] for key in Graph().description()}, tensors=tensors)

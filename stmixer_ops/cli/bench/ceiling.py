@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from ...engine import Engine, stmx
+from ...engine import Engine
 
 _SEVEN_BITS = 63  # the largest magnitude of weights that the engine adds as 7 bits
 
@@ -57,9 +56,9 @@ class Profile:
     share: float
 
 
-def profile(path: Path, engine: Engine, x: np.ndarray, repeat: int) -> Profile:
-    """Of ``engine(x)``; ``path`` is the file it was loaded from."""
-    graph = stmx.read(path)
+def profile(engine: Engine, x: np.ndarray, repeat: int) -> Profile:
+    """Of ``engine(x)``."""
+    graph = engine.graph
     stats = {layer.name: layer for layer in engine.run(x).stats if layer.neurons}
     projections = {p["name"]: p for current in graph.currents for p in current["projections"]}
     readers = [p["source"] for p in projections.values()]

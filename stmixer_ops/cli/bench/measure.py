@@ -127,7 +127,7 @@ class _Measurement:
             if key.startswith("engine"):
                 engine = Engine.load(path, num_threads=self.threads)
                 repeat = self.pace.turns * self.pace.calls[0]
-                self.rows[key] |= asdict(profile(path, engine, x, repeat))
+                self.rows[key] |= asdict(profile(engine, x, repeat))
             if self.case.resources and key != "ops":
                 self.rows[key] |= resources.measure(
                     key, path, image, self.threads, repeats=1 if key == "compile" else 3
