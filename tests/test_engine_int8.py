@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,8 @@ def test_any_sizes(data: st.DataObject) -> None:
         soft_reset=draw(st.booleans()),
     )
     names = [p["name"] for c in graph.currents for p in c["projections"]]
-    integer = quantize(graph, draw(st.sets(st.sampled_from(names))))
+    wide, slim = (draw(st.sets(st.sampled_from(names))) for _ in range(2))
+    integer = quantize(graph, wide, int7_layers=slim)
     x = images(graph, draw(st.integers(1, 3)), draw(st.sampled_from([None, 1, 2, 5])))
     run_exactly(integer, x, num_threads=draw(st.integers(1, 3)))
 
@@ -92,20 +94,37 @@ def test_layers_of_16_bits(layers: list[str], isa: str) -> None:
     run_exactly(graph, images(graph, 3))
 
 
-def _with_equal_weights(names: list[str], **shape: object) -> Graph:
-    """Neurons that all fire, and layers whose integers are all 127: the largest sums there are."""
+@pytest.mark.parametrize("shape", SHAPES)
+def test_layers_of_7_bits(shape: str, isa: str) -> None:
+    source = patch_graph(steps=2, **SHAPES[shape])
+    layers = ["conv1", "mix.stm", "mix.fc", "late.fc1", "late.fc2"]
+    graph = quantize(source, int7_layers=layers)
+    for name in layers:
+        weight = graph.tensors[f"{name}.weight"]
+        assert weight.dtype == np.int8 and np.abs(weight).max() == 63, name
+    assert np.abs(graph.tensors["conv0.weight"]).max() > 63
+    run_exactly(graph, images(graph, 3))
+
+
+def _with_equal_weights(
+    names: list[str], int7_layers: Collection[str] = (), **shape: object
+) -> Graph:
+    """Neurons that all fire, and layers whose integers are all 127, or 63: the largest sums."""
     graph = patch_graph(steps=2, **shape)
     graph.tensors["c0.bias"] += 5
     for name in names:
         graph.tensors[f"{name}.weight"][:] = 0.25
-    return quantize(graph)
+    return quantize(graph, int7_layers=int7_layers)
 
 
+@pytest.mark.parametrize("int7_layers", [[], ["conv1"]])
 @pytest.mark.parametrize("kernel", [3, 5, 7])
-def test_sums_larger_than_16_bits_of_convolutions(kernel: int, isa: str) -> None:
+def test_sums_larger_than_16_bits_of_convolutions(
+    kernel: int, int7_layers: list[str], isa: str
+) -> None:
     """5x5: fewer channels are summed in 16 bits at a time; 7x7: not even eight could be."""
     graph = _with_equal_weights(
-        ["conv1"], channels=(257, 40), kernel=kernel, stride=1, padding=kernel // 2
+        ["conv1"], int7_layers, channels=(257, 40), kernel=kernel, stride=1, padding=kernel // 2
     )
     x = images(graph, 2)
     oracle = IntegerOracle(graph, x)
