@@ -1,5 +1,6 @@
 #include "cpu/blocks.h"
 #include "cpu/rows.h"
+#include "cpu/steps.h"
 #include "cpu/tables.h"
 #include "cpu/tiles.h"
 
@@ -163,97 +164,6 @@ void forward_blocks(const BnLifForward& p, const BnChannels& c, int64_t begin, i
   end_streams();
 }
 
-// Backward takes whole tiles only: a short last block, like one of narrow values, is copied to rows
-// of kHistoryBlock values; what is computed beyond its end is dropped.
-
-// The rows of a block, one a step.
-template <class R>
-struct StepRows {
-  R* first;
-  int64_t pitch;
-  R* operator[](int64_t t) const { return first + t * pitch; }
-};
-
-// Whether the rows of a block can be used where they lie.
-template <class In, class R>
-constexpr bool in_place(int n) {
-  return std::is_same_v<In, R> && n == kHistoryBlock;
-}
-
-template <class In, class R>
-StepRows<const R> read_steps(const void* tensor, int64_t m, int64_t pitch, int64_t steps, int n,
-                             StepRows<R> buffer) {
-  const In* rows = static_cast<const In*>(tensor) + m;
-  if (in_place<In, R>(n)) return {reinterpret_cast<const R*>(rows), pitch};
-  for (int64_t t = 0; t < steps; ++t)
-    for (int i = 0; i < n; ++i) buffer[t][i] = widen(rows[t * pitch + i]);
-  return {buffer.first, buffer.pitch};
-}
-
-// A block of a membrane or of its gradient, zeros where there is none.
-template <class R>
-void read_state(const void* tensor, int64_t m, int n, R* row) {
-  for (int i = 0; i < kHistoryBlock; ++i) row[i] = R(0);
-  if (tensor) copy_row(static_cast<const R*>(tensor) + m, row, n);
-}
-
-// Membranes before reset from what the LIF integrates: scale * x + shift, or x itself.
-template <bool kHard, bool kAffine, class R>
-void charge_steps(const RowNeuron<R>& neuron, int64_t steps, StepRows<const R> x, const R* scale,
-                  const R* shift, const R* v_init, StepRows<R> history) {
-  const Vec<R> threshold = neuron.threshold + Vec<R>{}, decay = neuron.decay + Vec<R>{};
-  for (int i = 0; i < kHistoryBlock; i += kTile * kLanes<R>) {
-    const auto a = Tile<R>::at(scale + i), b = Tile<R>::at(shift + i);
-    auto v = Tile<R>::at(v_init + i);
-    for (int64_t t = 0; t < steps; ++t) {
-      auto h = Tile<R>::at(x[t] + i);
-      for (int k = 0; k < kTile; ++k) {
-        if (kAffine) h.lanes[k] = h.lanes[k] * a.lanes[k] + b.lanes[k];
-        h.lanes[k] = lif_charge(v.lanes[k], h.lanes[k], decay);
-        v.lanes[k] = lif_reset<kHard>(h.lanes[k], lif_fires(h.lanes[k], threshold), threshold);
-      }
-      h.store_at(history[t] + i);
-    }
-  }
-}
-
-// What the steps back read and write; gsum may be null.
-template <class R>
-struct GradientRows {
-  StepRows<const R> x, gs, gsum;
-  StepRows<R> history, slopes, g;
-  const R* mean;
-  R *gv, *first, *second;
-};
-
-// Gradients of the sum, and the sums over the steps of those and of their products with x - mean.
-template <bool kHard, bool kDetach, bool kSum, class R>
-void gradient_steps(const RowNeuron<R>& neuron, int64_t steps, const GradientRows<R> rows) {
-  const Vec<R> threshold = neuron.threshold + Vec<R>{}, decay = neuron.decay + Vec<R>{};
-  for (int i = 0; i < kHistoryBlock; i += kTile * kLanes<R>) {
-    const auto mean = Tile<R>::at(rows.mean + i);
-    auto gv = Tile<R>::at(rows.gv + i);
-    Tile<R> first{}, second{};
-    for (int64_t t = steps - 1; t >= 0; --t) {
-      for (int k = 0; k < kTile; ++k) {
-        const int at = i + k * kLanes<R>;
-        const Vec<R> h = load(rows.history[t] + at);
-        Vec<R> g =
-            lif_gradient<kHard, kDetach>(h, lif_fires(h, threshold), load(rows.slopes[t] + at),
-                                         load(rows.gs[t] + at), gv.lanes[k], threshold);
-        gv.lanes[k] = decay * g;
-        if (kSum) g += load(rows.gsum[t] + at);
-        first.lanes[k] += g;
-        second.lanes[k] += g * (load(rows.x[t] + at) - mean.lanes[k]);
-        store(rows.g[t] + at, g);
-      }
-    }
-    gv.store_at(rows.gv + i);
-    first.store_at(rows.first + i);
-    second.store_at(rows.second + i);
-  }
-}
-
 template <class In, class R>
 void backward_blocks(const BnLifBackward& p, const BnChannels& c, int64_t begin, int64_t end,
                      void* scratch, double* sums) {
@@ -296,9 +206,9 @@ void backward_blocks(const BnLifBackward& p, const BnChannels& c, int64_t begin,
     back.second = second;
     neuron.with_reset([&](auto hard, auto detach) {
       if (p.gsum)
-        gradient_steps<hard, detach, true>(neuron, p.steps, back);
+        gradient_steps<hard, detach, true, true>(neuron, p.steps, back);
       else
-        gradient_steps<hard, detach, false>(neuron, p.steps, back);
+        gradient_steps<hard, detach, false, true>(neuron, p.steps, back);
     });
     if (!in_place<In, R>(n))
       for (int64_t t = 0; t < p.steps; ++t) write_row(g[t], out + t * p.neurons, n);

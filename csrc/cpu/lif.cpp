@@ -6,7 +6,7 @@
 namespace stmixer {
 
 int64_t lif_scratch_bytes(int64_t steps, Dtype dtype) {
-  return steps * kHistoryBlock * state_size(dtype);
+  return kLifBuffers * steps * kHistoryBlock * state_size(dtype);
 }
 
 void lif_forward(const LifForward& p, int threads) {

@@ -1,5 +1,6 @@
 #include "cpu/blocks.h"
 #include "cpu/rows.h"
+#include "cpu/steps.h"
 #include "cpu/tables.h"
 
 namespace stmixer {
@@ -24,30 +25,35 @@ void forward_block(const LifForward& p, const RowNeuron<R>& neuron, int64_t m, i
 
 template <class In, class R>
 void backward_block(const LifBackward& p, const RowNeuron<R>& neuron, int64_t m, int n,
-                    R* history) {
-  const bool stream = p.steps * p.neurons * static_cast<int64_t>(sizeof(In)) >= kStreamBytes;
-  alignas(64) R v[kHistoryBlock], x_row[kHistoryBlock], slope[kHistoryBlock], gs_row[kHistoryBlock],
-      gx_row[kHistoryBlock];
-  const R* v_init = static_cast<const R*>(p.v_init);
-  fill_row(v, v_init ? v_init + m : nullptr, n);
-  for (int64_t t = 0; t < p.steps; ++t) {
-    const In* x = static_cast<const In*>(p.x) + t * p.x_step + m;
-    neuron.charge(v, read_row(x, x_row, n), history + t * kHistoryBlock, n);
-  }
-  R* gv = v;
-  const R* gv_last = static_cast<const R*>(p.gv);
-  fill_row(gv, gv_last ? gv_last + m : nullptr, n);
-  if (!p.gs) fill_row<R>(gs_row, nullptr, n);
-  for (int64_t t = p.steps - 1; t >= 0; --t) {
-    const R* h = history + t * kHistoryBlock;
-    const In* gs = p.gs ? static_cast<const In*>(p.gs) + t * p.neurons + m : nullptr;
-    In* out = static_cast<In*>(p.gx) + t * p.neurons + m;
-    R* gx = result_row(out, gx_row, stream);
-    neuron.slope(h, slope, n);
-    neuron.gradient(h, slope, gs ? read_row(gs, gs_row, n) : gs_row, gv, gx, n);
-    finish_row(gx, out, n, stream);
-  }
-  if (p.gv_init) copy_row(gv, static_cast<R*>(p.gv_init) + m, n);
+                    R* scratch) {
+  const auto buffer = [&](int k) {
+    return StepRows<R>{scratch + k * p.steps * kHistoryBlock, kHistoryBlock};
+  };
+  const auto read = [&](const void* tensor, int64_t pitch, int k) {
+    return read_steps<In, R>(tensor, m, pitch, p.steps, n, buffer(k));
+  };
+  alignas(64) R v[kHistoryBlock];
+  alignas(64) const R zeros[kHistoryBlock] = {};
+  In* out = static_cast<In*>(p.gx) + m;
+  GradientRows<R> back{};
+  back.history = buffer(0);
+  back.slopes = buffer(1);
+  back.g = in_place<In, R>(n) ? StepRows<R>{reinterpret_cast<R*>(out), p.neurons} : buffer(2);
+  back.gv = v;
+  read_state(p.v_init, m, n, v);
+  const StepRows<const R> x = read(p.x, p.x_step, 2);
+  neuron.with_reset([&](auto hard, auto) {
+    charge_steps<hard, false, R>(neuron, p.steps, x, nullptr, nullptr, v, back.history);
+  });
+  neuron.slope(back.history[0], back.slopes[0], static_cast<int>(p.steps) * kHistoryBlock);
+  read_state(p.gv, m, n, v);
+  back.gs = p.gs ? read(p.gs, p.neurons, 2) : StepRows<const R>{zeros, 0};
+  neuron.with_reset([&](auto hard, auto detach) {
+    gradient_steps<hard, detach, false, false>(neuron, p.steps, back);
+  });
+  if (!in_place<In, R>(n))
+    for (int64_t t = 0; t < p.steps; ++t) write_row(back.g[t], out + t * p.neurons, n);
+  if (p.gv_init) copy_row(v, static_cast<R*>(p.gv_init) + m, n);
 }
 
 void forward(const LifForward& p, int64_t begin, int64_t end) noexcept {
@@ -68,7 +74,6 @@ void backward(const LifBackward& p, int64_t begin, int64_t end, void* scratch) n
     for_each_block(begin, end, kHistoryBlock, p.neurons, [&](int64_t m, int n) {
       backward_block<Pointee<decltype(in)>, R>(p, neuron, m, n, static_cast<R*>(scratch));
     });
-    end_streams();
   });
 }
 
