@@ -168,31 +168,9 @@ inline void step_row(R* __restrict v, const R* __restrict x, R* __restrict s, in
   }
 }
 
-// The same step where the membrane before reset is what is wanted.
-template <bool kHard, class R>
-inline void charge_row(R* __restrict v, const R* __restrict x, R* __restrict h, int n, R threshold,
-                       R decay) {
-  for (int i = 0; i < n; ++i) {
-    h[i] = lif_charge(v[i], x[i], decay);
-    v[i] = lif_reset<kHard>(h[i], lif_fires(h[i], threshold), threshold);
-  }
-}
-
 template <SurrogateKind kKind, class R>
 inline void slope_row(const R* __restrict h, R* __restrict slope, int n, R threshold, R a, R b) {
   for (int i = 0; i < n; ++i) slope[i] = surrogate_slope<kKind>(h[i] - threshold, a, b);
-}
-
-// One step back: gv is the gradient of the membrane after reset, and of the step before on return.
-template <bool kHard, bool kDetach, class R>
-inline void gradient_row(const R* __restrict h, const R* __restrict slope, const R* __restrict gs,
-                         R* __restrict gv, R* __restrict gx, int n, R threshold, R decay) {
-  for (int i = 0; i < n; ++i) {
-    const bool fired = lif_fires(h[i], threshold);
-    const R g = lif_gradient<kHard, kDetach>(h[i], fired, slope[i], gs[i], gv[i], threshold);
-    gx[i] = g;
-    gv[i] = decay * g;
-  }
 }
 
 // 32 spikes (positive values) a word, n a multiple of 32.
@@ -252,13 +230,6 @@ struct RowNeuron {
       step_row<false>(v, x, s, n, threshold, decay);
   }
 
-  void charge(R* v, const R* x, R* h, int n) const {
-    if (hard)
-      charge_row<true>(v, x, h, n, threshold, decay);
-    else
-      charge_row<false>(v, x, h, n, threshold, decay);
-  }
-
   void slope(const R* h, R* out, int n) const {
     switch (surrogate) {
       case SurrogateKind::dspike:
@@ -281,12 +252,6 @@ struct RowNeuron {
       detach ? f(std::true_type(), std::true_type()) : f(std::true_type(), std::false_type());
     else
       detach ? f(std::false_type(), std::true_type()) : f(std::false_type(), std::false_type());
-  }
-
-  void gradient(const R* h, const R* slope, const R* gs, R* gv, R* gx, int n) const {
-    with_reset([&](auto hard_reset, auto detached) {
-      gradient_row<hard_reset, detached>(h, slope, gs, gv, gx, n, threshold, decay);
-    });
   }
 };
 

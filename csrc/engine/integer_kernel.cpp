@@ -15,8 +15,6 @@ namespace {
 constexpr int kI32 = kLanes<int32_t>;
 constexpr int kI16 = kLanes<int16_t>;
 
-alignas(64) constexpr int8_t kZeros[kIntegerTile] = {};
-
 // The sums of a tile, 16 bits each.
 class NarrowSums {
  public:
@@ -100,9 +98,9 @@ class WideSums {
   VecI32 v_[kCount];
 };
 
-alignas(64) constexpr int16_t kZeros16[kIntegerTile] = {};
-inline const int8_t* zeros(const int8_t*) { return kZeros; }
-inline const int16_t* zeros(const int16_t*) { return kZeros16; }
+// A row of weights that adds nothing.
+template <class Weight>
+alignas(64) constexpr Weight kZeros[kIntegerTile] = {};
 
 // Adds the rows that one chunk of weights, a block of channels and one ky, holds for each output,
 // two or four at a time. `fresh`: the sums begin here.
@@ -143,7 +141,7 @@ void gather_chunk(const IntegerGatherTask& task, int block, int ky, const Weight
         // How many spikes are left over cannot be predicted, so there must be no branch: where
         // there is none, whatever its key is, a mask turns the address of its row into that of
         // zeros.
-        const Weight* none = zeros(weights);
+        const Weight* none = kZeros<Weight>;
         const auto rest = [&](int i) {
           const intptr_t mask = -static_cast<intptr_t>(key + i < stop);
           const intptr_t from = reinterpret_cast<intptr_t>(none);
@@ -169,7 +167,7 @@ void widen_sums(const IntegerGatherTask& task, bool fresh) {
 }
 
 template <class Sums, class Weight, int kRows, class Sum>
-void gather(const IntegerGatherTask& task, Sum* sums, int safe_blocks) {
+void gather(const IntegerGatherTask task, Sum* sums, int safe_blocks) {
   const Geometry& g = task.geometry;
   const int64_t chunk = int64_t{g.kernel_w} * task.block_channels * kIntegerTile;
   const Weight* weights = static_cast<const Weight*>(task.weights);
@@ -186,18 +184,15 @@ void gather(const IntegerGatherTask& task, Sum* sums, int safe_blocks) {
   }
 }
 
-void gather8(const IntegerGatherTask& given) noexcept {
-  const IntegerGatherTask task = given;
+void gather8(const IntegerGatherTask& task) noexcept {
   gather<NarrowSums, int8_t, 2>(task, task.narrow, task.safe_blocks);
 }
 
-void gather7(const IntegerGatherTask& given) noexcept {
-  const IntegerGatherTask task = given;
+void gather7(const IntegerGatherTask& task) noexcept {
   gather<NarrowSums, int8_t, 4>(task, task.narrow, task.safe_blocks);
 }
 
-void gather16(const IntegerGatherTask& given) noexcept {
-  const IntegerGatherTask task = given;
+void gather16(const IntegerGatherTask& task) noexcept {
   gather<WideSums, int16_t, 2>(task, task.wide, task.blocks);
 }
 
@@ -207,8 +202,6 @@ inline VecI32 multiply_pairs(VecI32 a, VecI32 b) {
   return (VecI32)_mm512_madd_epi16((__m512i)a, (__m512i)b);
 #elif defined(__AVX2__)
   return (VecI32)_mm256_madd_epi16((__m256i)a, (__m256i)b);
-#elif defined(__SSE2__)
-  return (VecI32)_mm_madd_epi16((__m128i)a, (__m128i)b);
 #else
   VecI32 sum;
   for (int i = 0; i < kI32; ++i) {
@@ -345,8 +338,6 @@ inline uint32_t spike_bits(VecI32 v, VecI32 threshold) {
   return _mm512_cmpge_epi32_mask((__m512i)v, (__m512i)threshold);
 #elif defined(__AVX2__)
   return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps((__m256i)(v >= threshold))));
-#elif defined(__SSE2__)
-  return static_cast<uint32_t>(_mm_movemask_ps(_mm_castsi128_ps((__m128i)(v >= threshold))));
 #else
   uint32_t bits = 0;
   for (int i = 0; i < kI32; ++i) bits |= static_cast<uint32_t>(v[i] >= threshold[i]) << i;
@@ -415,11 +406,12 @@ void finish(const IntegerFinishTask& given) noexcept {
 }  // namespace
 
 extern const IntegerKernels STMIXER_ENGINE_TABLE(integer_kernels, STMIXER_ISA) = {
-#if defined(__AVX2__)
-    kVectorBytes,
-#else
-    kIntegerTile * 2,  // rows are read in order
-#endif
-    gather7,      gather8, gather16, dense, mean, finish};
+    kVectorBytes > 16 ? kVectorBytes : kIntegerTile * 2,  // without AVX2 rows are read in order
+    gather7,
+    gather8,
+    gather16,
+    dense,
+    mean,
+    finish};
 
 }  // namespace stmixer::engine
