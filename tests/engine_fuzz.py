@@ -1,7 +1,9 @@
 """Damaged engine files, one by one: ``python engine_fuzz.py precision seed seconds cases``.
 
 Each must be refused with a ValueError that names the file, or load and run, twice with the same
-result. A crash, another exception or more than 512 MB of memory ends the program with an error.
+result. Every eighth has another thing wrong with it, extreme numbers: if an int8 network with such
+is taken, all its spikes must be those of integers without bounds. A crash, another exception or
+more than 512 MB of memory ends the program with an error.
 """
 
 from __future__ import annotations
@@ -16,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from engine_cases import images, patch_graph
+from engine_cases import images, patch_graph, run_exactly
 from stmx_cases import file_of, parts_of, reseal
 
 from stmixer_ops.engine import Engine
 from stmixer_ops.engine.quantize import quantize
-from stmixer_ops.engine.stmx import encode
+from stmixer_ops.engine.stmx import decode, encode
 
 MEMORY = 512 << 20
 NUMBERS = [-1, 0, 1, 2, 3, 8, 31, 33, 64, 255, 4096, 4097, 2**15, 2**16, 2**26, 2**30 - 1, 2**30,
@@ -105,11 +107,25 @@ class Fuzzer:
             begin, end = table[name]["data_offsets"]
             values = np.frombuffer(memoryview(changed)[begin:end], DTYPES[code])
             extreme = self.random.choice(EXTREMES[code])
-            if self.random.random() < 0.5:
+            kind = self.random.randrange(3)
+            if kind == 0:
                 values[:] = extreme
-            else:
+            elif kind == 1:
                 values[self.random.randrange(len(values))] = extreme
+            else:
+                reach = 2.0 ** self.random.uniform(0, 8 * values.itemsize - 1) - 1
+                some = np.random.default_rng(self.random.randrange(1 << 30))
+                values[:] = some.uniform(-reach, reach, len(values)).astype(values.dtype)
         return bytes(changed)
+
+    def strained(self) -> bytes:
+        """Nothing but other numbers, as large as they may get."""
+        description, table, data = parts_of(self.content)
+        for current in description["currents"]:
+            for projection in current["projections"]:
+                if "shift" in projection and self.random.random() < 0.2:
+                    projection["shift"] += self.random.choice([-8, -2, -1, 1, 2])
+        return file_of(description, table, self.numbers(table, data))
 
     def place(self, target: Any) -> tuple[Any, Any]:
         return self.random.choice(places(target, []) or [([0], 0)])
@@ -176,6 +192,17 @@ def check(path: Path, content: bytes, seed: int) -> bool:
     return True
 
 
+def check_exactly(path: Path, content: bytes, seed: int) -> bool:
+    """The same of a whole network, against integers without bounds."""
+    if not check(path, content, seed):
+        return False
+    graph = decode(content)
+    if graph.precision == "int8":
+        for steps in (None, 5):
+            run_exactly(graph, images(graph, 2, steps, seed))
+    return True
+
+
 def limit_memory() -> None:
     try:
         import resource
@@ -195,7 +222,7 @@ def main(precision: str, seed: int, seconds: float, cases: int) -> None:
     path = folder / "fuzzed.stmx"
     Engine(graph, 2)(images(graph, 1))  # whatever is allocated once
     limit_memory()
-    begin, taken, done = time.monotonic(), 0, 0
+    begin, taken, strained, done = time.monotonic(), 0, 0, 0
     header = 8 + int.from_bytes(content[:8], "little")
     edges = {0, 1, 7, 8, 9, header - 1, header, header + 1, len(content) - 1}
     edges |= {header + end for e in parts_of(content)[1].values() for end in e["data_offsets"]}
@@ -204,16 +231,19 @@ def main(precision: str, seed: int, seconds: float, cases: int) -> None:
         assert not check(path, reseal(content[:size]), seed), f"{size} bytes were taken"
     while done < cases and time.monotonic() - begin < seconds:
         number = seed + done
-        case = Fuzzer(content, number).case()
+        fuzzer = Fuzzer(content, number)
         try:
-            taken += check(path, case, number)
+            if number % 8:
+                taken += check(path, fuzzer.case(), number)
+            else:
+                strained += check_exactly(path, fuzzer.strained(), number)
         except BaseException:
             print(f"case {number} of {precision}", file=sys.stderr)
             raise
         done += 1
     path.unlink()
     folder.rmdir()
-    print(json.dumps({"cases": done, "taken": taken}))
+    print(json.dumps({"cases": done, "taken": taken, "strained": strained}))
 
 
 if __name__ == "__main__":
