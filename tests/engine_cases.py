@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from stmixer_ops.engine import Engine, Graph, RunResult
+from stmixer_ops.engine.quantize import quantize
 
 TOLERANCE = 1e-4  # nearer to the threshold than this, float32 may round a spike away
 
@@ -254,6 +255,11 @@ def patch_graph(
     g.add_current("head", (classes, 1, 1), [head], bias=rng.normal(0, 0.3, classes))
     g.add_readout("logits", "head", classes)
     return g
+
+
+def in_precision(graph: Graph, precision: str, wide: Sequence[str] = ()) -> Graph:
+    """The float32 graph, or the int8 graph made of it."""
+    return graph if precision == "fp32" else quantize(graph, wide)
 
 
 def images(graph: Graph, batch: int, steps: int | None = None, seed: int = 1) -> np.ndarray:

@@ -7,11 +7,12 @@ import pickle
 
 import numpy as np
 import pytest
-from engine_cases import check_locally, conv2d, images, patch_graph, run_checked
+from engine_cases import check_locally, conv2d, images, in_precision, patch_graph, run_checked
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stmixer_ops.engine import Engine
+from stmixer_ops.engine.graph import PRECISIONS
 
 SHAPES = [
     {},
@@ -94,9 +95,13 @@ def test_batch_first_sequences() -> None:
         np.testing.assert_array_equal(result.spikes[name], spikes)
 
 
-def test_bits_do_not_depend_on_threads_batch_or_isa(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_bits_do_not_depend_on_threads_batch_or_isa(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     graph = patch_graph(steps=2, image=(3, 16, 16), channels=(96, 131), decay=0.9)
-    x = images(graph, 5)
+    graph = in_precision(graph, precision, ["mix.fc"])
+    x = images(graph, 16)
     expected = None
     for isa in ("scalar", "avx2", "avx512"):
         monkeypatch.setenv("STMIXER_CPU_ISA", isa)
@@ -108,15 +113,17 @@ def test_bits_do_not_depend_on_threads_batch_or_isa(monkeypatch: pytest.MonkeyPa
             assert engine.isa == isa
             result = engine.run(x, record=True)
             expected = expected or result
-            single = np.concatenate([engine(x[i : i + 1]) for i in range(5)])
+            single = np.concatenate([engine(x[i : i + 1]) for i in range(16)])
             np.testing.assert_array_equal(result.logits, expected.logits)
             np.testing.assert_array_equal(single, expected.logits)
             for name, spikes in expected.spikes.items():
                 np.testing.assert_array_equal(result.spikes[name], spikes, err_msg=name)
 
 
-def test_batches_larger_than_a_slice() -> None:
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_batches_larger_than_a_slice(precision: str) -> None:
     graph = patch_graph(image=(3, 32, 32), channels=(256, 256), steps=4)
+    graph = in_precision(graph, precision)
     x = images(graph, 11)
     engine = Engine(graph)
     single = np.concatenate([engine(x[i : i + 1]) for i in range(11)])

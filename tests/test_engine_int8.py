@@ -202,37 +202,6 @@ def test_two_populations_behind_one_token_mixing() -> None:
     assert result.stats["mix.other"].spikes != result.stats["mix.lif2"].spikes
 
 
-def test_bits_do_not_depend_on_threads_batch_or_isa(monkeypatch: pytest.MonkeyPatch) -> None:
-    graph = quantize(
-        patch_graph(steps=2, image=(3, 16, 16), channels=(96, 131), decay=0.9), ["mix.fc"]
-    )
-    x = images(graph, 16)
-    expected = None
-    for isa in ("scalar", "avx2", "avx512"):
-        monkeypatch.setenv("STMIXER_CPU_ISA", isa)
-        try:
-            engines = [Engine(graph, threads) for threads in (1, 2, 3)]
-        except RuntimeError:
-            continue  # not on this machine
-        for engine in engines:
-            assert engine.isa == isa
-            result = engine.run(x, record=True)
-            expected = expected or result
-            single = np.concatenate([engine(x[i : i + 1]) for i in range(16)])
-            np.testing.assert_array_equal(result.logits, expected.logits)
-            np.testing.assert_array_equal(single, expected.logits)
-            for name, spikes in expected.spikes.items():
-                np.testing.assert_array_equal(result.spikes[name], spikes, err_msg=name)
-
-
-def test_batches_larger_than_a_slice() -> None:
-    graph = quantize(patch_graph(image=(3, 32, 32), channels=(256, 256), steps=4))
-    x = images(graph, 11)
-    engine = Engine(graph)
-    single = np.concatenate([engine(x[i : i + 1]) for i in range(11)])
-    np.testing.assert_array_equal(engine(x), single)
-
-
 def test_batch_first_sequences() -> None:
     graph = quantize(patch_graph(steps=3))
     x = images(graph, 2, steps=4)

@@ -12,15 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_cases import images, patch_graph
+from engine_cases import images, in_precision, patch_graph
 
 from stmixer_ops.engine import Engine
+from stmixer_ops.engine.graph import PRECISIONS
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_callers_from_many_threads_get_their_own_results() -> None:
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_callers_from_many_threads_get_their_own_results(precision: str) -> None:
     graph = patch_graph(steps=2, image=(3, 12, 12), channels=(32, 64))
+    graph = in_precision(graph, precision)
     engine = Engine(graph, 2)
     inputs = [images(graph, 1 + i % 3, seed=i) for i in range(8)]
     expected = [Engine(graph, 1).run(x, record=True) for x in inputs]
@@ -37,6 +40,45 @@ def test_callers_from_many_threads_get_their_own_results() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(call, range(8)))
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory cannot be read here")
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_ten_thousand_calls_from_eight_threads(precision: str) -> None:
+    """Identical results, and memory that does not grow once all callers have been served."""
+    graph = in_precision(patch_graph(steps=2, channels=(32, 64)), precision)
+    engine = Engine(graph, 2)
+    inputs = [images(graph, 1, seed=i) for i in range(8)]
+    expected = [engine(x) for x in inputs]
+
+    def call(i: int, times: int) -> bool:
+        return all((engine(inputs[i]) == expected[i]).all() for _ in range(times))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(call, range(8), [250] * 8))
+        before = _resident_bytes()
+        assert all(pool.map(call, range(8), [1000] * 8))
+        assert _resident_bytes() - before < 1 << 20
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_input_that_is_not_finite_is_refused(precision: str, value: float) -> None:
+    graph = in_precision(patch_graph(), precision)
+    engine, x = Engine(graph), images(graph, 3)
+    expected = engine(x)
+    for place in [(0, 0, 0, 0), (1, 2, 3, 4), (2, -1, -1, -1)]:
+        bad = x.copy()
+        bad[place] = value
+        with pytest.raises(ValueError, match="not finite"):
+            engine(bad)
+        with pytest.raises(ValueError, match="not finite"):
+            engine.run(bad[None], record=True)
+    np.testing.assert_array_equal(engine(x), expected)
 
 
 def test_the_gil_is_free_during_a_run() -> None:
