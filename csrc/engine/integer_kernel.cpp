@@ -345,8 +345,8 @@ inline uint32_t spike_bits(VecI32 v, VecI32 threshold) {
 #endif
 }
 
-// A group of channels at all pixels and steps. What is constant is not looked up again; sums lie in
-// whole tiles, so that reading all of a group is always allowed.
+// A group of channels at all pixels and steps. What is constant is not looked up again. Sums of 16
+// bits fill whole tiles; those of 32 may be a current, behind whose last channel lies anything.
 template <bool kNarrow, bool kScaled>
 void finish_group(const IntegerFinishTask& task, const IntegerLif& lif, int c, int count) {
   const uint32_t mask = count < kGroup ? (1u << count) - 1 : ~0u;
@@ -361,9 +361,9 @@ void finish_group(const IntegerFinishTask& task, const IntegerLif& lif, int c, i
     Group v;
     for (int t = 0; t < task.steps; ++t) {
       Group x;
+      if (!kNarrow) x.read(task.wide + sums, count);
       for (int i = 0; i < kGroupVectors; ++i) {
-        const int64_t from = sums + i * kI32;
-        const VecI32 sum = kNarrow ? widen(task.narrow + from) : load(task.wide + from);
+        const VecI32 sum = kNarrow ? widen(task.narrow + sums + i * kI32) : x.v[i];
         x.v[i] = kScaled ? scale(sum, multiplier.v[i], task.shift) : sum << task.shift;
         x.v[i] += bias.v[i];
       }
