@@ -72,23 +72,28 @@ class BoundEngine {
   }
 
   // The same, written down: per LIF population the address of its uint8 spikes (or no addresses at
-  // all). Returns (spikes, synops) per population and seconds per step of the plan.
-  std::pair<std::vector<std::pair<int64_t, int64_t>>, std::vector<double>> record(
-      Address input, int steps, int batch, bool sequence, int64_t step_stride, int64_t image_stride,
-      Address logits, const std::vector<Address>& spikes) const {
+  // all). Returns (spikes, synops) per population, and (seconds, synops, bytes of lists) per step
+  // of the plan.
+  using Counts = std::vector<std::pair<int64_t, int64_t>>;
+  using Works = std::vector<std::tuple<double, int64_t, int64_t>>;
+  std::pair<Counts, Works> record(Address input, int steps, int batch, bool sequence,
+                                  int64_t step_stride, int64_t image_stride, Address logits,
+                                  const std::vector<Address>& spikes) const {
     if (!spikes.empty() && spikes.size() != spike_shapes.size())
       throw std::invalid_argument("record: one address per LIF population, or none");
     std::vector<engine::Activity> activity(spike_shapes.size());
-    std::vector<double> seconds(engine_->step_names().size(), 0.0);
+    std::vector<engine::Work> work(engine_->steps().size());
     engine::Recording recording;
     for (Address address : spikes) recording.spikes.push_back(pointer<uint8_t>(address));
     recording.activity = &activity;
-    recording.seconds = &seconds;
+    recording.work = &work;
     engine_->run({pointer<const float>(input), steps, batch, sequence, step_stride, image_stride},
                  pointer<float>(logits), &recording);
-    std::vector<std::pair<int64_t, int64_t>> counts;
+    Counts counts;
     for (const engine::Activity& a : activity) counts.emplace_back(a.spikes, a.synops);
-    return {std::move(counts), std::move(seconds)};
+    Works works;
+    for (const engine::Work& w : work) works.emplace_back(w.seconds, w.synops, w.list_bytes);
+    return {std::move(counts), std::move(works)};
   }
 
   const Engine& engine() const { return *engine_; }
@@ -103,6 +108,14 @@ class BoundEngine {
     std::vector<std::tuple<std::string, int64_t, int64_t>> rows;
     for (const engine::Layer& l : engine_->layers(steps, sequence))
       rows.emplace_back(l.name, l.neurons, l.macs);
+    return rows;
+  }
+
+  // Its steps: (name, kernel, bytes of weights) in order of execution.
+  std::vector<std::tuple<std::string, std::string, int64_t>> plan() const {
+    std::vector<std::tuple<std::string, std::string, int64_t>> rows;
+    for (const engine::StepInfo& s : engine_->steps())
+      rows.emplace_back(s.name, s.kernel, s.weight_bytes);
     return rows;
   }
 
@@ -132,8 +145,7 @@ void bind_engine(py::module_& m) {
       .def_property_readonly("isa", [](const BoundEngine& e) { return e.engine().isa(); })
       .def_property_readonly("classes", [](const BoundEngine& e) { return e.engine().classes(); })
       .def_property_readonly("input_shape", &BoundEngine::input_shape)
-      .def_property_readonly("step_names",
-                             [](const BoundEngine& e) { return e.engine().step_names(); });
+      .def_property_readonly("plan", &BoundEngine::plan);
 }
 
 }  // namespace stmixer

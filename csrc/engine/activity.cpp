@@ -1,6 +1,8 @@
 #include "engine/activity.h"
 
 #include <bitset>
+#include <numeric>
+#include <utility>
 
 namespace stmixer::engine {
 namespace {
@@ -16,18 +18,18 @@ std::vector<int64_t> reach(int in, int out, int kernel, int stride, int padding)
   return count;
 }
 
-void add_fan_out(const Projection& p, const Shape& in, const Shape& out,
-                 std::vector<int64_t>* fan_out) {
-  if (p.kind != Projection::Kind::conv) {
-    const int64_t each = p.kind == Projection::Kind::token_mix ? out.pixels() : p.weight_shape[0];
-    for (int64_t& n : *fan_out) n += each;
-    return;
-  }
-  const auto rows = reach(in.height, out.height, p.weight_shape[2], p.stride, p.padding);
-  const auto columns = reach(in.width, out.width, p.weight_shape[3], p.stride, p.padding);
-  for (int y = 0; y < in.height; ++y)
-    for (int x = 0; x < in.width; ++x)
-      (*fan_out)[size_t(y) * in.width + x] += rows[y] * columns[x] * p.weight_shape[0];
+// Per pixel of the population, how many weights a spike adds.
+std::vector<int64_t> fan_out(const ProjectStep& step, const ListLayout& lists) {
+  const Geometry& g = step.geometry;
+  if (lists.by_channel)  // token mixing: pixels are what channels are elsewhere
+    return std::vector<int64_t>(step.in_channels, step.target.channels);
+  const int out_height = step.group_pixels / g.out_width;
+  const auto rows = reach(g.in_height, out_height, g.kernel_h, g.stride, g.padding);
+  const auto columns = reach(g.in_width, g.out_width, g.kernel_w, g.stride, g.padding);
+  std::vector<int64_t> count;
+  for (int64_t row : rows)
+    for (int64_t column : columns) count.push_back(row * column * step.target.channels);
+  return count;
 }
 
 int64_t count_bits(const uint8_t* bytes, int n) {
@@ -48,38 +50,41 @@ void unpack_spikes(const Neurons& n, const uint8_t* bits, uint8_t* spikes) {
   }
 }
 
-ActivityCounter::ActivityCounter(const Plan& plan, const CheckedGraph& graph) : plan_(plan) {
-  std::vector<int> neurons_of(graph.graph->populations.size(), -1);
-  for (size_t i = 0; i < plan.neurons.size(); ++i) {
-    const int population = plan.neurons[i].population;
-    neurons_of[population] = static_cast<int>(i);
-    fan_out_.emplace_back(graph.graph->populations[population].shape.pixels(), 0);
-  }
-  for (const Current& c : graph.graph->currents) {
-    for (const Projection& p : c.projections) {
-      const NodeRef& source = graph.find(p.source);
-      if (!source.is(NodeRef::Kind::population) || neurons_of[source.index] < 0) continue;
-      add_fan_out(p, graph.shape(source), c.shape, &fan_out_[neurons_of[source.index]]);
-    }
+ActivityCounter::ActivityCounter(const Plan& plan) : plan_(plan), readers_(plan.neurons.size()) {
+  for (size_t i = 0; i < plan.steps.size(); ++i) {
+    const auto* list = std::get_if<ListStep>(&plan.steps[i].work);
+    const auto* project = std::get_if<ProjectStep>(&plan.steps[i].work);
+    const int index = list != nullptr ? list->lists : project != nullptr ? project->lists : -1;
+    if (index < 0) continue;
+    const Lists& lists = plan.lists[index];
+    Reader reader{i, {}, lists.layout.rows * lists.layout.row_starts() * int64_t{sizeof(uint32_t)}};
+    if (project != nullptr) reader.fan_out = fan_out(*project, lists.layout);
+    readers_[lists.neurons].push_back(std::move(reader));
   }
 }
 
-void ActivityCounter::count(int neurons, const uint8_t* bits, int64_t images,
-                            Activity* activity) const {
+void ActivityCounter::count(int neurons, const uint8_t* bits, int64_t images, Activity* activity,
+                            std::vector<Work>* work) const {
   const Neurons& n = plan_.neurons[neurons];
-  const std::vector<int64_t>& fan_out = fan_out_[neurons];
+  std::vector<int64_t> spikes(n.by_channel ? n.columns : n.rows);  // by pixel
   for (int64_t row = 0; row < images * n.rows; ++row, bits += n.row_bytes) {
     if (!n.by_channel) {
-      const int64_t spikes = count_bits(bits, n.row_bytes);
-      activity->spikes += spikes;
-      activity->synops += spikes * fan_out[row % n.rows];
+      spikes[row % n.rows] += count_bits(bits, n.row_bytes);
       continue;
     }
-    for (int pixel = 0; pixel < n.columns; ++pixel) {
-      if (!(bits[pixel / 8] >> (pixel % 8) & 1)) continue;
-      ++activity->spikes;
-      activity->synops += fan_out[pixel];
-    }
+    for (int pixel = 0; pixel < n.columns; ++pixel)
+      spikes[pixel] += bits[pixel / 8] >> pixel % 8 & 1;
+  }
+  const int64_t sum = std::accumulate(spikes.begin(), spikes.end(), int64_t{0});
+  if (activity != nullptr) activity->spikes += sum;
+  for (const Reader& reader : readers_[neurons]) {
+    const int64_t synops = std::inner_product(reader.fan_out.begin(), reader.fan_out.end(),
+                                              spikes.begin(), int64_t{0});
+    if (activity != nullptr) activity->synops += synops;
+    if (work == nullptr) continue;
+    (*work)[reader.step].synops += synops;
+    (*work)[reader.step].list_bytes +=
+        sum * int64_t{sizeof(uint16_t)} + images * reader.starts_bytes;
   }
 }
 

@@ -11,18 +11,27 @@ namespace stmixer::engine {
 // Spikes of one image at one step, [C][N] bytes of 0 or 1.
 void unpack_spikes(const Neurons& neurons, const uint8_t* bits, uint8_t* spikes);
 
-// Counts spikes and the synaptic operations they cause: a spike at pixel p makes fan_out(p) of
-// them, which near the border of a convolution is less than in the middle.
+// Counts spikes and the work they cause.
 class ActivityCounter {
  public:
-  ActivityCounter(const Plan& plan, const CheckedGraph& graph);
+  explicit ActivityCounter(const Plan& plan);
 
-  // Adds the activity of `images` consecutive bit maps.
-  void count(int neurons, const uint8_t* bits, int64_t images, Activity* activity) const;
+  // Adds the activity of `images` consecutive bit maps, and what it makes later steps do; null: not
+  // wanted.
+  void count(int neurons, const uint8_t* bits, int64_t images, Activity* activity,
+             std::vector<Work>* work) const;
 
  private:
+  // A step that gathers: a spike at pixel p adds fan_out[p] weights, which near the border of a
+  // convolution are less than in the middle. Or one that lists, without fan-out.
+  struct Reader {
+    size_t step;
+    std::vector<int64_t> fan_out;
+    int64_t starts_bytes;  // of an image at one time step
+  };
+
   const Plan& plan_;
-  std::vector<std::vector<int64_t>> fan_out_;  // by neurons, by pixel
+  std::vector<std::vector<Reader>> readers_;  // by neurons
 };
 
 }  // namespace stmixer::engine

@@ -52,6 +52,25 @@ class PoolLease {
   Pool* const pool_;
 };
 
+void describe(const Plan& plan, const LoadStep&, StepInfo* info) {
+  info->kernel = plan.integer ? "load int16" : "load fp32";
+}
+void describe(const Plan&, const ListStep&, StepInfo* info) { info->kernel = "lists"; }
+void describe(const Plan&, const SumStep&, StepInfo* info) { info->kernel = "sum"; }
+void describe(const Plan&, const FireStep&, StepInfo* info) { info->kernel = "neurons"; }
+void describe(const Plan& plan, const ProjectStep& step, StepInfo* info) {
+  static constexpr const char* kKinds[] = {"gather", "dense", "mean", "head"};
+  info->kernel = kKinds[static_cast<int>(step.kind)];
+  info->weight_bytes = step.weight_bytes * step.groups * step.group_weights;
+  if (step.kind == ProjectStep::Kind::mean) return;
+  if (plan.integer) {
+    const bool seven = step.weight_bytes == 1 && step.seven_bits;
+    info->kernel += " int" + std::to_string(seven ? 7 : 8 * step.weight_bytes);
+  } else {
+    info->kernel += " fp32 " + std::to_string(step.tiles[0].units) + "x" + std::to_string(kUnit);
+  }
+}
+
 }  // namespace
 
 struct Engine::State {
@@ -59,7 +78,7 @@ struct Engine::State {
       : threads(threads), isa(current_isa()), kernels(kernels_of(isa)) {
     const CheckedGraph checked = check_graph(graph);
     plan = make_plan(checked, {kernels.project.max_units, kernels.integer.vector_bytes});
-    counter = std::make_unique<ActivityCounter>(plan, checked);
+    counter = std::make_unique<ActivityCounter>(plan);
     count_forks();
     runtime.store(new Runtime(threads, forks.load()));
   }
@@ -110,7 +129,7 @@ void Engine::run(const Input& input, float* logits, const Recording* recording) 
   Runner runner(plan, state_->kernels, workspace, pool.get());
   for (int first = 0; first < input.batch; first += workspace.images()) {
     const int count = std::min(workspace.images(), input.batch - first);
-    if (!runner.run(input, first, count, logits, recording, state_->counter.get()))
+    if (!runner.run(input, first, count, logits, recording, *state_->counter))
       throw std::invalid_argument("input holds a value that is not finite");
   }
 }
@@ -120,10 +139,15 @@ const char* Engine::isa() const { return isa_name(state_->isa); }
 int Engine::classes() const { return state_->plan.classes; }
 Shape Engine::input_shape() const { return state_->plan.input; }
 
-std::vector<std::string> Engine::step_names() const {
-  std::vector<std::string> names;
-  for (const Step& step : state_->plan.steps) names.push_back(step.name);
-  return names;
+std::vector<StepInfo> Engine::steps() const {
+  const Plan& plan = state_->plan;
+  std::vector<StepInfo> steps;
+  for (const Step& step : plan.steps) {
+    StepInfo info{step.name, "", 0};
+    std::visit([&](const auto& work) { describe(plan, work, &info); }, step.work);
+    steps.push_back(std::move(info));
+  }
+  return steps;
 }
 
 std::vector<Layer> Engine::layers(int steps, bool sequence) const {

@@ -172,13 +172,15 @@ void pack(ProjectStep& s, const Array<T>& weight, int vector_bytes) {
   s.weight_bytes = 2;
   if (s.kind == ProjectStep::Kind::head) {
     s.tiles = split_tiles(s.target.channels, 0);
-    s.weights = Memory(2 * weight.size());
+    s.group_weights = static_cast<int64_t>(weight.size());
+    s.weights = Memory(2 * s.group_weights);
     std::copy(weight.begin(), weight.end(), s.weights.as<int16_t>());
     return;
   }
   const size_t rows = round_up(s.in_channels, 2) * w.taps;
   s.tiles = split_tiles(s.target.channels, rows);
-  s.weights = Memory(2 * s.tiles.size() * rows * kIntegerTile);
+  s.group_weights = static_cast<int64_t>(s.tiles.size() * rows * kIntegerTile);
+  s.weights = Memory(2 * s.group_weights);
   pack_pairs(w, s, s.weights.as<int16_t>());
 }
 

@@ -103,7 +103,7 @@ struct ProjectStep {
   Geometry geometry;
   int in_channels = 0, block_channels = 0;
   int groups = 1, group_pixels = 0;  // output pixels with weights of their own: heads of a mixer
-  int64_t group_weights = 0;         // weights
+  int64_t group_weights = 0;         // weights of a group
   std::vector<Tile> tiles;
   Memory weights;
   int weight_bytes = 4;     // 1 or 2 in an int8 network

@@ -47,18 +47,18 @@ bool load_fixed(const float* in, int channels, int pixels, int shift, void* to) 
 }  // namespace
 
 bool Runner::run(const Input& input, int first, int count, float* logits,
-                 const Recording* recording, const ActivityCounter* counter) {
+                 const Recording* recording, const ActivityCounter& counter) {
   using Clock = std::chrono::steady_clock;
   input_ = input;
   first_ = first;
   images_ = count;
   for (size_t i = 0; i < plan_.steps.size(); ++i) {
     const Step& step = plan_.steps[i];
-    const bool timed = recording != nullptr && recording->seconds != nullptr;
+    const bool timed = recording != nullptr && recording->work != nullptr;
     const Clock::time_point begin = timed ? Clock::now() : Clock::time_point();
     if (!std::visit([this](const auto& work) { return do_step(work); }, step.work)) return false;
     if (timed)
-      (*recording->seconds)[i] += std::chrono::duration<double>(Clock::now() - begin).count();
+      (*recording->work)[i].seconds += std::chrono::duration<double>(Clock::now() - begin).count();
     if (recording != nullptr) record(step, *recording, counter);
   }
   read_out(logits);
@@ -318,14 +318,15 @@ bool Runner::do_step(const FireStep& step) {
 }
 
 void Runner::record(const Step& step, const Recording& recording,
-                    const ActivityCounter* counter) const {
+                    const ActivityCounter& counter) const {
   const int index = fired_by(step);
   if (index < 0) return;
   const Neurons& neurons = plan_.neurons[index];
   const uint8_t* bits = workspace_.buffer<uint8_t>(neurons.bits);
   const int64_t image_bytes = int64_t{neurons.rows} * neurons.row_bytes;
-  if (recording.activity != nullptr && counter != nullptr)
-    counter->count(index, bits, int64_t{input_.steps} * images_, &(*recording.activity)[index]);
+  counter.count(index, bits, int64_t{input_.steps} * images_,
+                recording.activity != nullptr ? &(*recording.activity)[index] : nullptr,
+                recording.work);
   if (recording.spikes.empty() || recording.spikes[index] == nullptr) return;
   for (int t = 0; t < input_.steps; ++t) {
     for (int image = 0; image < images_; ++image) {

@@ -19,9 +19,9 @@ class Runner {
       : plan_(plan), kernels_(kernels), workspace_(workspace), pool_(pool) {}
 
   // Images [first, first + count) of the input, to logits[first]. False if a value of the input is
-  // not finite. ActivityCounter may be null.
+  // not finite.
   bool run(const Input& input, int first, int count, float* logits, const Recording* recording,
-           const ActivityCounter* counter);
+           const ActivityCounter& counter);
 
  private:
   bool do_step(const LoadStep& step);
@@ -30,7 +30,7 @@ class Runner {
   bool do_step(const ProjectStep& step);
   bool do_step(const FireStep& step);
 
-  void record(const Step& step, const Recording& recording, const ActivityCounter* counter) const;
+  void record(const Step& step, const Recording& recording, const ActivityCounter& counter) const;
   // What one task of a projection computes: `pixels` outputs of one image, a tile of channels.
   struct Part {
     int tile, image, group, pixel, pixels;

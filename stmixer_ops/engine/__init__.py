@@ -2,6 +2,7 @@
 
 from .engine import Engine, RunResult
 from .graph import Graph
+from .profile import Profile, StepProfile
 from .stats import LayerStats, Stats
 
-__all__ = ["Engine", "Graph", "LayerStats", "RunResult", "Stats"]
+__all__ = ["Engine", "Graph", "LayerStats", "Profile", "RunResult", "Stats", "StepProfile"]

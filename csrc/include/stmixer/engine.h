@@ -133,11 +133,24 @@ struct Activity {
       0;  // weights those spikes added, border and stride of convolutions accounted for
 };
 
+// A step of an engine: a layer, or the spike lists that layers read.
+struct StepInfo {
+  std::string name, kernel;
+  int64_t weight_bytes = 0;  // as they lie in memory, padding included
+};
+
+// What a step did during one run, all time steps and images together.
+struct Work {
+  double seconds = 0;
+  int64_t synops = 0;      // weights it added because of spikes
+  int64_t list_bytes = 0;  // of spike lists, written or read
+};
+
 // What to write down during a run beside the logits. LIF populations come in the order of layers().
 struct Recording {
   std::vector<uint8_t*> spikes;               // per population: [T, B, C, H, W], 0 or 1; or empty
   std::vector<Activity>* activity = nullptr;  // per population, added to; or null
-  std::vector<double>* seconds = nullptr;     // per step of the plan, added to; or null
+  std::vector<Work>* work = nullptr;          // per step of steps(), added to; or null
 };
 
 // A row of a table of the network, in order of execution: a LIF population, or a projection that
@@ -166,7 +179,7 @@ class Engine {
   const char* isa() const;
   int classes() const;
   Shape input_shape() const;
-  std::vector<std::string> step_names() const;  // what Recording::seconds times
+  std::vector<StepInfo> steps() const;  // in order of execution
   // For runs of `steps` time steps; a static image is convolved once, whatever steps.
   std::vector<Layer> layers(int steps, bool sequence) const;
 

@@ -59,24 +59,22 @@ class Profile:
 def profile(engine: Engine, x: np.ndarray, repeat: int) -> Profile:
     """Of ``engine(x)``."""
     graph = engine.graph
-    stats = {layer.name: layer for layer in engine.run(x).stats if layer.neurons}
+    stats = engine.run(x).stats
     projections = {p["name"]: p for current in graph.currents for p in current["projections"]}
-    readers = [p["source"] for p in projections.values()]
     ceilings: dict[int, float] = {}
     steps, ideal, spent = [], 0.0, 0.0
-    for name, ms in engine.profile(x, repeat):
-        projection = projections.get(name, {"source": ""})
-        layer = stats.get(projection["source"])
-        # The synaptic operations of a population belong to all that read it.
-        if layer is None or readers.count(layer.name) != 1:
-            steps.append(Step(name, ms))
+    for step in engine.profile(x, repeat):
+        if not step.synops:
+            steps.append(Step(step.name, step.milliseconds))
             continue
+        projection, seconds = projections[step.name], 1e-3 * step.milliseconds
         bits = _bits(graph.tensors[projection["weight"]])
         if bits not in ceilings:
             ceilings[bits] = row_adds_per_second(bits, engine.num_threads)
-        needed = layer.synops / ceilings[bits]
-        steps.append(Step(name, ms, layer.rate, layer.synops, bits, needed / (1e-3 * ms)))
-        ideal, spent = ideal + needed, spent + 1e-3 * ms
+        needed = step.synops / ceilings[bits]
+        rate = stats[projection["source"]].rate
+        steps.append(Step(step.name, step.milliseconds, rate, step.synops, bits, needed / seconds))
+        ideal, spent = ideal + needed, spent + seconds
     return Profile(steps, ceilings, ideal / spent if spent else 0.0)
 
 

@@ -145,7 +145,7 @@ def _check(layer: Layer, engine: Engine, allowed: float, dense: Dense, x: np.nda
 
 def _layer_time(engine: Engine, x: np.ndarray, repeat: int = 12) -> float:
     names = ("spikes (lists)", "layer")
-    return sum(ms for name, ms in engine.profile(x, repeat) if name in names)
+    return sum(step.milliseconds for step in engine.profile(x, repeat) if step.name in names)
 
 
 def _open_peers(
