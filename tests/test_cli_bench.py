@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 import re
 import sys
 from dataclasses import replace
@@ -289,6 +291,25 @@ def test_ceilings_are_those_of_the_weights():
     assert set(found.ceilings) == set(bits.values()) and 0 < found.share < 1.5
 
 
+class SignalStack(ctypes.Structure):
+    _fields_ = (
+        ("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def own_signal_stack():
+    """OpenVINO gives the thread that compiles a network a signal stack so small that a later signal
+    of this process, such as a data loader's SIGCHLD, overflows it."""
+    sigaltstack = getattr(ctypes.CDLL(None), "sigaltstack", None) if os.name == "posix" else None
+    before = SignalStack()
+    if sigaltstack is not None:
+        assert sigaltstack(None, ctypes.byref(before)) == 0
+    yield
+    if sigaltstack is not None:
+        assert sigaltstack(ctypes.byref(before), None) == 0
+
+
 LAYERS = (
     Layer("conv", (8, 6, 6), "conv", (16, 8, 3, 3), stride=2),
     Layer("linear", (8, 1, 5), "linear", (24, 8)),
@@ -296,6 +317,7 @@ LAYERS = (
 )
 
 
+@pytest.mark.usefixtures("own_signal_stack")
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
 def test_sweep_of_a_layer(layer):
     found = sweep.measure_layer(layer, (0.1, 0.5), threads=1, turns=1)
@@ -310,6 +332,7 @@ def test_sweep_of_a_layer(layer):
     assert "fp32" in found["break_even"] and found["isa"] == _C.cpu_isa()
 
 
+@pytest.mark.usefixtures("own_signal_stack")
 def test_sweep_refuses_what_differs(monkeypatch):
     monkeypatch.setattr(sweep.Dense, "forward", lambda self, x: torch.full((1, 16, 3, 3), 2.0))
     with pytest.raises(RuntimeError, match="conv: .* of the fp32 engine are not PyTorch's"):
