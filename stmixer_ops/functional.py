@@ -12,7 +12,8 @@ are 0 or 1 in the dtype of the input. The neuron's keywords are the same everywh
 * ``v_init``: membrane before the first step, shape of one step; float32 (float64 for float64).
 * ``return_state``: also return the membrane after the last step.
 * ``pack``: also return the spikes as bits along the last dimension (:func:`pack_spikes`).
-* ``backend``: ``"cpu"`` or ``"reference"``; by default the fastest that can run the call.
+* ``backend``: ``"cpu"``, ``"triton"``, ``"cuda"`` or ``"reference"``; by default the fastest that
+  can run the call.
 
 Where several results are asked for they come in the order spikes, sum, state, bits.
 Neuron: STMixer's official code; the defaults are its values.

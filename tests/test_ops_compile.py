@@ -86,12 +86,28 @@ def op_samples():
     last = x.transpose(2, 3).contiguous().transpose(2, 3)
     s, weight = spikes(3, 2, 8, 33), torch.randn(2, 33, 33)
     return [
-        (S.lif_forward, (x, None, *NEURON, False, False)),
-        (S.lif_forward, (last, v, *NEURON, True, True)),
-        (S.lif_backward, (x, None, last, v, *NEURON, *SURROGATE)),
+        (S.lif_forward, (x, None, *NEURON, False, False, "cpu")),
+        (S.lif_forward, (last, v, *NEURON, True, True, "cpu")),
+        (S.lif_backward, (x, None, last, v, *NEURON, *SURROGATE, "cpu")),
         (
             S.bn_lif_forward,
-            (x, channel, None, None, None, True, 1e-5, last, v, 2, *NEURON, True, True, True),
+            (
+                x,
+                channel,
+                None,
+                None,
+                None,
+                True,
+                1e-5,
+                last,
+                v,
+                2,
+                *NEURON,
+                True,
+                True,
+                True,
+                "cpu",
+            ),
         ),
         (
             S.bn_lif_forward,
@@ -110,6 +126,7 @@ def op_samples():
                 False,
                 False,
                 False,
+                "cpu",
             ),
         ),
         (
@@ -131,6 +148,7 @@ def op_samples():
                 2,
                 *NEURON,
                 *SURROGATE,
+                "cpu",
             ),
         ),
         (
@@ -152,12 +170,13 @@ def op_samples():
                 2,
                 *NEURON,
                 *SURROGATE,
+                "cpu",
             ),
         ),
-        (S.token_mix, (s, weight)),
-        (S.token_mix_lif, (s, weight, None, *NEURON, True, True)),
-        (S.pack_rows, (s,)),
-        (S.unpack_rows, (F.pack_spikes(s), 33, torch.bfloat16)),
+        (S.token_mix, (s, weight, "cpu")),
+        (S.token_mix_lif, (s, weight, None, *NEURON, True, True, "cpu")),
+        (S.pack_rows, (s, "cpu")),
+        (S.unpack_rows, (F.pack_spikes(s), 33, torch.bfloat16, "cpu")),
     ]
 
 

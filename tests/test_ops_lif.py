@@ -216,7 +216,7 @@ def test_subclass_of_a_surrogate_keeps_its_own_derivative():
         ("v_init", torch.zeros(4), r"v_init must have the shape of one time step, \(3,\)"),
         ("v_init", torch.zeros(3, dtype=torch.float64), "v_init must be torch.float32"),
         ("backend", "gpu", "backend must be one of cuda, triton, cpu, reference, got 'gpu'"),
-        ("backend", "cuda", "no cuda kernels"),
+        ("backend", "cuda", "lif: backend='cuda' cannot run this call"),
     ],
 )
 def test_bad_arguments_are_named(argument, value, message):

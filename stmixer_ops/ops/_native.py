@@ -14,9 +14,9 @@ try:
     from .. import _C
 except ImportError as error:  # the pure-Python references still run
     _C = None  # type: ignore[assignment]
-    _missing: str | None = f"the extension module did not load ({error})"
+    missing: str | None = f"the extension module did not load ({error})"
 else:
-    _missing = None
+    missing = None
 
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 SURROGATE_TYPES = (Dspike, PiecewiseQuadratic, Rect, Sigmoid, ATan)
@@ -27,22 +27,8 @@ library = torch.library.Library("stmixer", "DEF")
 
 def extension() -> ModuleType:
     if _C is None:
-        raise RuntimeError(f"stmixer_ops: {_missing}")
+        raise RuntimeError(f"stmixer_ops: {missing}")
     return _C
-
-
-def obstacle(*tensors: Tensor | None) -> str | None:
-    """Why the cpu backend cannot take these tensors, or None if it can."""
-    if _missing is not None:
-        return _missing
-    for tensor in tensors:
-        if tensor is None:
-            continue
-        if tensor.device.type != "cpu":
-            return f"a tensor is on {tensor.device}, not on the CPU"
-        if tensor.dtype not in DTYPE_CODES and tensor.dtype != torch.int32:
-            return f"dtype {tensor.dtype} has no kernel"
-    return None
 
 
 def address(tensor: Tensor | None) -> int:

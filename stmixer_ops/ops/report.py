@@ -6,8 +6,8 @@ import os
 
 import torch
 
-from . import _native
-from ._backend import BACKENDS, ENVIRONMENT, NOT_BUILT
+from . import _native, _obstacles
+from ._backend import ENVIRONMENT
 
 
 class BackendReport(dict[str, str]):
@@ -19,7 +19,7 @@ class BackendReport(dict[str, str]):
 
 
 def _cpu_line() -> str:
-    reason = _native.obstacle()
+    reason = _obstacles.cpu()
     if reason is not None:
         return f"not available: {reason}"
     extension = _native.extension()
@@ -31,14 +31,44 @@ def _cpu_line() -> str:
     return f"available: {isa} (of {others}), {torch.get_num_threads()} threads"
 
 
+def _triton_line() -> str:
+    reason = _obstacles.triton()
+    if reason is None:
+        try:
+            import triton
+        except ImportError as error:
+            reason = f"triton did not load ({error})"
+    if reason is None and not (_obstacles.INTERPRETED or torch.cuda.is_available()):
+        reason = "no GPU (TRITON_INTERPRET=1 runs the kernels on the CPU, for tests)"
+    if reason is not None:
+        return f"not available: {reason}"
+    if _obstacles.INTERPRETED:
+        return f"available: triton {triton.__version__}, interpreted on the CPU"
+    return f"available: triton {triton.__version__} on {torch.cuda.get_device_name()}"
+
+
+def _cuda_line() -> str:
+    return f"not available: {_obstacles.cuda()}"
+
+
+def _reference_line() -> str:
+    return f"available: plain PyTorch {torch.__version__}"
+
+
+_LINES = {
+    "cuda": _cuda_line,
+    "triton": _triton_line,
+    "cpu": _cpu_line,
+    "reference": _reference_line,
+}
+
+
 def backend_report() -> BackendReport:
     """Every backend by name, with what it runs on here or the reason it does not.
 
     ``print`` it, or look a name up: ``stmixer_ops.backend_report()["cpu"]``.
     """
-    lines = {name: f"not available: {NOT_BUILT.format(name)}" for name in BACKENDS}
-    lines["cpu"] = _cpu_line()
-    lines["reference"] = f"available: plain PyTorch {torch.__version__}"
+    lines = {name: line() for name, line in _LINES.items()}
     forced = os.environ.get(ENVIRONMENT)
     if forced:
         lines["forced"] = f"{ENVIRONMENT}={forced}"

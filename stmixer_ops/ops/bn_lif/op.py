@@ -10,27 +10,28 @@ from torch import Tensor
 from ...surrogate import Surrogate
 from .. import _native
 from .._backend import choose
-from ..lif.op import lif_obstacle
+from .._register import register
+from ..lif.op import surrogate_obstacle
 from ..lif.spec import LIFSpec, state_dtype
 from ..pack import op as pack_op
-from . import cpu, reference
+from . import reference
 
 _NEURON = "float threshold, float decay, str reset"
 
 _native.library.define(
     "bn_lif_forward(Tensor x, Tensor? weight, Tensor? bias, Tensor? running_mean,"
     " Tensor? running_var, bool training, float eps, Tensor? residual, Tensor? v_init,"
-    f" int channel_dim, {_NEURON}, bool keep_sum, bool return_state, bool pack)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    f" int channel_dim, {_NEURON}, bool keep_sum, bool return_state, bool pack,"
+    " str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
-_native.library.impl("bn_lif_forward", cpu.bn_lif_forward, "CPU")
+register("bn_lif_forward", __package__)
 _native.library.define(
     "bn_lif_backward(Tensor? gs, Tensor? gsum, Tensor? gv, Tensor x, Tensor? total,"
     " Tensor? v_init, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps,"
     f" bool training, bool residual_gradient, int channel_dim, {_NEURON}, bool detach_reset,"
-    " str surrogate, float scale) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    " str surrogate, float scale, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
-_native.library.impl("bn_lif_backward", cpu.bn_lif_backward, "CPU")
+register("bn_lif_backward", __package__)
 
 
 @torch.library.register_fake("stmixer::bn_lif_forward", lib=_native.library)
@@ -51,6 +52,7 @@ def _bn_lif_forward_fake(
     keep_sum: bool,
     return_state: bool,
     pack: bool,
+    backend: str,
 ) -> tuple[Tensor, ...]:
     strides, dtype = _native.step_strides(x), state_dtype(x.dtype)
     per_channel = [x.new_empty(x.shape[channel_dim], dtype=dtype) for _ in range(2)]
@@ -156,6 +158,7 @@ class _BNLIF(torch.autograd.Function):
         keep_sum: bool,
         return_state: bool,
         pack: bool,
+        backend: str,
     ) -> tuple[Tensor, ...]:
         s, total, v, bits, mean, var = torch.ops.stmixer.bn_lif_forward(
             x,
@@ -174,6 +177,7 @@ class _BNLIF(torch.autograd.Function):
             keep_sum,
             return_state,
             pack,
+            backend,
         )
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(bits, mean, var)
@@ -182,7 +186,7 @@ class _BNLIF(torch.autograd.Function):
         ctx.has_residual = residual is not None
         ctx.eps, ctx.training = eps, training
         ctx.channel_dim = channel_dim
-        ctx.options = (threshold, decay, reset, detach_reset, surrogate, scale)
+        ctx.options = (threshold, decay, reset, detach_reset, surrogate, scale, backend)
         return s, total, v, bits, mean, var
 
     @staticmethod
@@ -216,7 +220,7 @@ class _BNLIF(torch.autograd.Function):
             None if bias is None else gbias.to(bias.dtype),
             gresidual if ctx.has_residual else None,
             None if v_init is None else gv_init,
-            *[None] * 14,
+            *[None] * 15,
         )
 
 
@@ -245,10 +249,10 @@ def bn_lif(
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Spikes, what the LIF integrated, last membrane, bits; the last three where asked for."""
-    obstacle = lif_obstacle(
-        spec.surrogate, x, weight, bias, running_mean, running_var, residual, v_init
-    )
-    if choose("bn_lif", backend, {"cpu": obstacle, "reference": None}) == "reference":
+    kernels = {"cpu": surrogate_obstacle(spec.surrogate)}
+    tensors = (x, weight, bias, running_mean, running_var, residual, v_init)
+    chosen = choose("bn_lif", backend, kernels, tensors)
+    if chosen == "reference":
         s, total, v = reference.bn_lif(
             x,
             weight,
@@ -288,6 +292,7 @@ def bn_lif(
         keep_sum or residual is not None,
         return_state,
         pack,
+        chosen,
     )
     if training and running_mean is not None and running_var is not None:
         count = x.numel() // x.shape[channel_dim]

@@ -10,23 +10,24 @@ from torch import Tensor
 from ...surrogate import Surrogate
 from .. import _native
 from .._backend import choose
+from .._register import register
 from ..pack import op as pack_op
-from . import cpu, reference
+from . import reference
 from .spec import LIFSpec, state_dtype
 
 _NEURON = "float threshold, float decay, str reset"
 _SURROGATE = "bool detach_reset, str surrogate, float scale"
 
 _native.library.define(
-    f"lif_forward(Tensor x, Tensor? v_init, {_NEURON}, bool return_state, bool pack)"
+    f"lif_forward(Tensor x, Tensor? v_init, {_NEURON}, bool return_state, bool pack, str backend)"
     " -> (Tensor, Tensor, Tensor)"
 )
-_native.library.impl("lif_forward", cpu.lif_forward, "CPU")
+register("lif_forward", __package__)
 _native.library.define(
-    f"lif_backward(Tensor? gs, Tensor? gv, Tensor x, Tensor? v_init, {_NEURON}, {_SURROGATE})"
-    " -> (Tensor, Tensor)"
+    f"lif_backward(Tensor? gs, Tensor? gv, Tensor x, Tensor? v_init, {_NEURON}, {_SURROGATE},"
+    " str backend) -> (Tensor, Tensor)"
 )
-_native.library.impl("lif_backward", cpu.lif_backward, "CPU")
+register("lif_backward", __package__)
 
 
 @torch.library.register_fake("stmixer::lif_forward", lib=_native.library)
@@ -38,6 +39,7 @@ def _lif_forward_fake(
     reset: str,
     return_state: bool,
     pack: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     strides, dtype = _native.step_strides(x), state_dtype(x.dtype)
     v = _native.empty_step(x, strides, dtype) if return_state else _native.nothing(x, dtype)
@@ -54,12 +56,12 @@ def _lif_backward_fake(
     return _native.empty_like_steps(x, strides), gv_init
 
 
-def lif_obstacle(surrogate: Any, *tensors: Tensor | None) -> str | None:
-    """Why the cpu kernels cannot run a LIF with this surrogate on these tensors, or None."""
+def surrogate_obstacle(surrogate: Any) -> str | None:
+    """Why kernels cannot run a LIF with this surrogate, or None."""
     # Exact types: a subclass may have changed the derivative.
     if type(surrogate) not in _native.SURROGATE_TYPES:
         return f"the surrogate {surrogate!r} is not one of stmixer_ops.surrogate"
-    return _native.obstacle(*tensors)
+    return None
 
 
 class _LIF(torch.autograd.Function):
@@ -78,15 +80,16 @@ class _LIF(torch.autograd.Function):
         scale: float,
         return_state: bool,
         pack: bool,
+        backend: str,
     ) -> tuple[Tensor, Tensor, Tensor]:
         s, v, bits = torch.ops.stmixer.lif_forward(
-            x, v_init, threshold, decay, reset, return_state, pack
+            x, v_init, threshold, decay, reset, return_state, pack, backend
         )
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(bits)
         ctx.return_state = return_state
         ctx.save_for_backward(x, v_init)
-        ctx.options = (threshold, decay, reset, detach_reset, surrogate, scale)
+        ctx.options = (threshold, decay, reset, detach_reset, surrogate, scale, backend)
         return s, v, bits
 
     @staticmethod
@@ -95,7 +98,7 @@ class _LIF(torch.autograd.Function):
         # The placeholder of a state nobody asked for has a gradient of its own in traced graphs.
         gv = gv if ctx.return_state else None
         gx, gv_init = torch.ops.stmixer.lif_backward(gs, gv, x, v_init, *ctx.options)
-        return gx, None if v_init is None else gv_init, *[None] * 8
+        return gx, None if v_init is None else gv_init, *[None] * 9
 
 
 def lif(
@@ -107,15 +110,16 @@ def lif(
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes, last membrane if ``return_state``, bits if ``pack``."""
-    obstacle = lif_obstacle(spec.surrogate, x, v_init)
-    if choose("lif", backend, {"cpu": obstacle, "reference": None}) == "reference":
+    kernels = {"cpu": surrogate_obstacle(spec.surrogate)}
+    chosen = choose("lif", backend, kernels, (x, v_init))
+    if chosen == "reference":
         s, v = reference.lif(x, spec, v_init)
         return s, v, pack_op.pack_spikes(s, s.dim() - 1, backend) if pack else v
     if not torch.is_grad_enabled() or not (
         x.requires_grad or (v_init is not None and v_init.requires_grad)
     ):
         return torch.ops.stmixer.lif_forward(
-            x, v_init, spec.threshold, spec.decay, spec.reset, return_state, pack
+            x, v_init, spec.threshold, spec.decay, spec.reset, return_state, pack, chosen
         )
     assert isinstance(spec.surrogate, Surrogate)
     return _LIF.apply(
@@ -129,4 +133,5 @@ def lif(
         spec.surrogate.scale,
         return_state,
         pack,
+        chosen,
     )

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from .. import _native
 from .._backend import choose
-from . import cpu, reference
+from .._register import register
+from . import reference
 from .reference import WORD_BITS
 
 
@@ -37,35 +38,37 @@ def check_bits(bits: Tensor, length: int, dim: int) -> int:
     return dim
 
 
-_native.library.define("pack_rows(Tensor s) -> Tensor")
-_native.library.impl("pack_rows", cpu.pack_rows, "CPU")
-_native.library.define("unpack_rows(Tensor bits, int length, ScalarType dtype) -> Tensor")
-_native.library.impl("unpack_rows", cpu.unpack_rows, "CPU")
+_native.library.define("pack_rows(Tensor s, str backend) -> Tensor")
+register("pack_rows", __package__)
+_native.library.define(
+    "unpack_rows(Tensor bits, int length, ScalarType dtype, str backend) -> Tensor"
+)
+register("unpack_rows", __package__)
 
 
 @torch.library.register_fake("stmixer::pack_rows", lib=_native.library)
-def _pack_rows_fake(s: Tensor) -> Tensor:
+def _pack_rows_fake(s: Tensor, backend: str) -> Tensor:
     return _native.empty_bits(s)
 
 
 @torch.library.register_fake("stmixer::unpack_rows", lib=_native.library)
-def _unpack_rows_fake(bits: Tensor, length: int, dtype: torch.dtype) -> Tensor:
+def _unpack_rows_fake(bits: Tensor, length: int, dtype: torch.dtype, backend: str) -> Tensor:
     return bits.new_empty((*bits.shape[:-1], length), dtype=dtype)
 
 
 def pack_spikes(s: Tensor, dim: int, backend: str | None) -> Tensor:
-    obstacle = _native.obstacle(s)
-    if choose("pack_spikes", backend, {"cpu": obstacle, "reference": None}) == "reference":
+    chosen = choose("pack_spikes", backend, {"cpu": None}, (s,))
+    if chosen == "reference":
         return reference.pack_spikes(s, dim)
-    return torch.ops.stmixer.pack_rows(s.detach().movedim(dim, -1)).movedim(-1, dim)
+    return torch.ops.stmixer.pack_rows(s.detach().movedim(dim, -1), chosen).movedim(-1, dim)
 
 
 def unpack_spikes(
     bits: Tensor, length: int, dim: int, dtype: torch.dtype, backend: str | None
 ) -> Tensor:
-    obstacle = _native.obstacle(bits)
-    if dtype not in _native.DTYPE_CODES:
-        obstacle = f"dtype {dtype} has no kernel"
-    if choose("unpack_spikes", backend, {"cpu": obstacle, "reference": None}) == "reference":
+    obstacle = None if dtype in _native.DTYPE_CODES else f"dtype {dtype} has no kernel"
+    chosen = choose("unpack_spikes", backend, {"cpu": obstacle}, (bits,))
+    if chosen == "reference":
         return reference.unpack_spikes(bits, length, dim, dtype)
-    return torch.ops.stmixer.unpack_rows(bits.movedim(dim, -1), length, dtype).movedim(-1, dim)
+    rows = bits.movedim(dim, -1)
+    return torch.ops.stmixer.unpack_rows(rows, length, dtype, chosen).movedim(-1, dim)

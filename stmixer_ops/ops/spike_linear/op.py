@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import _native
 from .._backend import choose
 from ..pack import op as pack_op
 from . import reference
@@ -57,23 +56,23 @@ class _SpikeLinear(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, s: Tensor, weight: Tensor, bits: Tensor | None) -> Tensor:
+    def forward(ctx: Any, s: Tensor, weight: Tensor, bits: Tensor | None, backend: str) -> Tensor:
         needs_weight = ctx.needs_input_grad[1]
         if needs_weight and bits is None:
-            bits = torch.ops.stmixer.pack_rows(s)
+            bits = torch.ops.stmixer.pack_rows(s, backend)
         ctx.save_for_backward(bits if needs_weight else None, weight)
-        ctx.dtype = s.dtype
+        ctx.dtype, ctx.backend = s.dtype, backend
         return F.linear(s, weight)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         bits, weight = ctx.saved_tensors
         gs = (g @ weight.to(g.dtype)).to(ctx.dtype) if ctx.needs_input_grad[0] else None
         if bits is None:
-            return gs, None, None
-        s = torch.ops.stmixer.unpack_rows(bits, weight.shape[1], g.dtype)
+            return gs, None, None, None
+        s = torch.ops.stmixer.unpack_rows(bits, weight.shape[1], g.dtype, ctx.backend)
         gweight = g.flatten(0, -2).t() @ s.flatten(0, -2)
-        return gs, gweight.to(weight.dtype), None
+        return gs, gweight.to(weight.dtype), None, None
 
 
 class _SpikeConv2d(torch.autograd.Function):
@@ -81,25 +80,32 @@ class _SpikeConv2d(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, s: Tensor, weight: Tensor, stride: int, padding: int, bits: Tensor | None
+        ctx: Any,
+        s: Tensor,
+        weight: Tensor,
+        stride: int,
+        padding: int,
+        bits: Tensor | None,
+        backend: str,
     ) -> Tensor:
         ctx.geometry = (stride, padding)
         ctx.channels_inner = bits is None and s.stride(1) < s.stride(3)
         ctx.length = s.shape[1] if ctx.channels_inner else s.shape[3]
         needs_weight = ctx.needs_input_grad[1]
         if needs_weight and bits is None:
-            bits = torch.ops.stmixer.pack_rows(s.movedim(1, -1) if ctx.channels_inner else s)
+            rows = s.movedim(1, -1) if ctx.channels_inner else s
+            bits = torch.ops.stmixer.pack_rows(rows, backend)
         ctx.save_for_backward(bits if needs_weight else None, weight)
-        ctx.shape, ctx.dtype = s.shape, s.dtype
+        ctx.shape, ctx.dtype, ctx.backend = s.shape, s.dtype, backend
         return F.conv2d(s, weight, stride=stride, padding=padding)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         bits, weight = ctx.saved_tensors
         if bits is None:
             s = g.new_empty(1).expand(ctx.shape)  # only its shape is read
         else:
-            s = torch.ops.stmixer.unpack_rows(bits, ctx.length, g.dtype)
+            s = torch.ops.stmixer.unpack_rows(bits, ctx.length, g.dtype, ctx.backend)
             s = s.movedim(-1, 1) if ctx.channels_inner else s
         stride, padding = ctx.geometry
         gs, gweight, _ = torch.ops.aten.convolution_backward(
@@ -107,23 +113,22 @@ class _SpikeConv2d(torch.autograd.Function):
             [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False],
         )  # fmt: skip
         gs = None if gs is None else gs.to(ctx.dtype)
-        return gs, None if gweight is None else gweight.to(weight.dtype), None, None, None
+        return gs, None if gweight is None else gweight.to(weight.dtype), *[None] * 4
 
 
 def spike_linear(s: Tensor, weight: Tensor, bits: Tensor | None, backend: str | None) -> Tensor:
-    obstacles = {"cpu": _native.obstacle(s, weight, bits), "reference": None}
-    if choose("spike_linear", backend, obstacles) == "reference":
+    chosen = choose("spike_linear", backend, {"cpu": None}, (s, weight, bits))
+    if chosen == "reference":
         return reference.spike_linear(s, weight)
-    return _SpikeLinear.apply(s, weight, bits)
+    return _SpikeLinear.apply(s, weight, bits, chosen)
 
 
 def spike_conv2d(
     s: Tensor, weight: Tensor, stride: int, padding: int, bits: Tensor | None, backend: str | None
 ) -> Tensor:
-    obstacles = {"cpu": _native.obstacle(s, weight, bits), "reference": None}
-    if choose("spike_conv2d", backend, obstacles) == "reference":
+    chosen = choose("spike_conv2d", backend, {"cpu": None}, (s, weight, bits))
+    if chosen == "reference":
         return reference.spike_conv2d(s, weight, stride, padding)
-    y = _SpikeConv2d.apply(
-        s.flatten(0, -4), weight, stride, padding, None if bits is None else bits.flatten(0, -4)
-    )
+    flat = None if bits is None else bits.flatten(0, -4)
+    y = _SpikeConv2d.apply(s.flatten(0, -4), weight, stride, padding, flat, chosen)
     return y.unflatten(0, s.shape[:-3])

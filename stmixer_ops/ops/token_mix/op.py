@@ -10,22 +10,23 @@ from torch import Tensor
 from ...surrogate import Surrogate
 from .. import _native
 from .._backend import choose
-from ..lif.op import lif_obstacle
+from .._register import register
+from ..lif.op import surrogate_obstacle
 from ..lif.spec import LIFSpec, check_time_first, state_dtype
 from ..pack import op as pack_op
-from . import cpu, reference
+from . import reference
 
-_native.library.define("token_mix(Tensor s, Tensor weight) -> Tensor")
-_native.library.impl("token_mix", cpu.token_mix, "CPU")
+_native.library.define("token_mix(Tensor s, Tensor weight, str backend) -> Tensor")
+register("token_mix", __package__)
 _native.library.define(
     "token_mix_lif(Tensor s, Tensor weight, Tensor? v_init, float threshold, float decay,"
-    " str reset, bool return_state, bool pack) -> (Tensor, Tensor, Tensor)"
+    " str reset, bool return_state, bool pack, str backend) -> (Tensor, Tensor, Tensor)"
 )
-_native.library.impl("token_mix_lif", cpu.token_mix_lif, "CPU")
+register("token_mix_lif", __package__)
 
 
 @torch.library.register_fake("stmixer::token_mix", lib=_native.library)
-def _token_mix_fake(s: Tensor, weight: Tensor) -> Tensor:
+def _token_mix_fake(s: Tensor, weight: Tensor, backend: str) -> Tensor:
     return _native.empty_like_steps(s, _native.step_strides(s))
 
 
@@ -39,6 +40,7 @@ def _token_mix_lif_fake(
     reset: str,
     return_state: bool,
     pack: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     strides, dtype = _native.step_strides(s), state_dtype(s.dtype)
     v = _native.empty_step(s, strides, dtype) if return_state else _native.nothing(s, dtype)
@@ -64,10 +66,10 @@ def check(s: Tensor, weight: Tensor) -> None:
         raise TypeError(f"weight must be {s.dtype} like s, got {weight.dtype}")
 
 
-def _obstacle(s: Tensor, *others: Tensor | None) -> str | None:
-    if _native.obstacle() is None and s.shape[3] > _native.extension().MAX_MIX_TOKENS:
+def _cpu_obstacle(s: Tensor) -> str | None:
+    if _native.missing is None and s.shape[3] > _native.extension().MAX_MIX_TOKENS:
         return f"more than {_native.extension().MAX_MIX_TOKENS} tokens"
-    return _native.obstacle(s, *others)
+    return None
 
 
 def _operand_gradients(
@@ -89,14 +91,14 @@ class _TokenMix(torch.autograd.Function):
     """Linear in both operands, so it saves both by reference."""
 
     @staticmethod
-    def forward(ctx: Any, s: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, s: Tensor, weight: Tensor, backend: str) -> Tensor:
         ctx.save_for_backward(s, weight)
-        return torch.ops.stmixer.token_mix(s, weight)
+        return torch.ops.stmixer.token_mix(s, weight, backend)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         s, weight = ctx.saved_tensors
-        return _operand_gradients(g, s, weight, ctx.needs_input_grad[:2])
+        return *_operand_gradients(g, s, weight, ctx.needs_input_grad[:2]), None
 
 
 class _TokenMixLIF(torch.autograd.Function):
@@ -116,9 +118,10 @@ class _TokenMixLIF(torch.autograd.Function):
         scale: float,
         return_state: bool,
         pack: bool,
+        backend: str,
     ) -> tuple[Tensor, Tensor, Tensor]:
         out, v, bits = torch.ops.stmixer.token_mix_lif(
-            s, weight, v_init, threshold, decay, reset, return_state, pack
+            s, weight, v_init, threshold, decay, reset, return_state, pack, backend
         )
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(bits)
@@ -127,9 +130,11 @@ class _TokenMixLIF(torch.autograd.Function):
         ctx.channels_inner = s.stride(2) < s.stride(3)
         ctx.length = s.shape[2] if ctx.channels_inner else s.shape[3]
         ctx.dtype = s.dtype
-        packed = torch.ops.stmixer.pack_rows(s.transpose(2, 3) if ctx.channels_inner else s)
+        rows = s.transpose(2, 3) if ctx.channels_inner else s
+        packed = torch.ops.stmixer.pack_rows(rows, backend)
         ctx.save_for_backward(packed, weight, v_init)
-        ctx.options = (threshold, decay, reset, detach_reset, surrogate, scale)
+        ctx.options = (threshold, decay, reset, detach_reset, surrogate, scale, backend)
+        ctx.backend = backend
         return out, v, bits
 
     @staticmethod
@@ -137,23 +142,23 @@ class _TokenMixLIF(torch.autograd.Function):
         packed, weight, v_init = ctx.saved_tensors
         gv = gv if ctx.return_state else None
         wide = state_dtype(ctx.dtype)
-        s = torch.ops.stmixer.unpack_rows(packed, ctx.length, wide)
+        s = torch.ops.stmixer.unpack_rows(packed, ctx.length, wide, ctx.backend)
         s = s.transpose(2, 3) if ctx.channels_inner else s
         # The same kernel as in forward, unrounded, so that the recomputed spikes are the same too.
-        y = torch.ops.stmixer.token_mix(s, weight.to(wide))
+        y = torch.ops.stmixer.token_mix(s, weight.to(wide), ctx.backend)
         gout = None if gout is None else gout.to(wide)
         g, gv_init = torch.ops.stmixer.lif_backward(gout, gv, y, v_init, *ctx.options)
         gs, gweight = _operand_gradients(
             g.to(ctx.dtype), s.to(ctx.dtype), weight, ctx.needs_input_grad[:2]
         )
-        return gs, gweight, None if v_init is None else gv_init, *[None] * 8
+        return gs, gweight, None if v_init is None else gv_init, *[None] * 9
 
 
 def token_mix(s: Tensor, weight: Tensor, backend: str | None) -> Tensor:
-    obstacles = {"cpu": _obstacle(s, weight), "reference": None}
-    if choose("token_mix", backend, obstacles) == "reference":
+    chosen = choose("token_mix", backend, {"cpu": _cpu_obstacle(s)}, (s, weight))
+    if chosen == "reference":
         return reference.token_mix(s, weight)
-    return _TokenMix.apply(s, weight)
+    return _TokenMix.apply(s, weight, chosen)
 
 
 def token_mix_lif(
@@ -166,15 +171,16 @@ def token_mix_lif(
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes, last membrane if ``return_state``, bits if ``pack``."""
-    obstacle = _obstacle(s, weight, v_init) or lif_obstacle(spec.surrogate)
-    if choose("token_mix_lif", backend, {"cpu": obstacle, "reference": None}) == "reference":
+    kernels = {"cpu": _cpu_obstacle(s) or surrogate_obstacle(spec.surrogate)}
+    chosen = choose("token_mix_lif", backend, kernels, (s, weight, v_init))
+    if chosen == "reference":
         out, v = reference.token_mix_lif(s, weight, spec, v_init)
         return out, v, pack_op.pack_spikes(out, out.dim() - 1, backend) if pack else v
     if not torch.is_grad_enabled() or not any(
         t is not None and t.requires_grad for t in (s, weight, v_init)
     ):
         return torch.ops.stmixer.token_mix_lif(
-            s, weight, v_init, spec.threshold, spec.decay, spec.reset, return_state, pack
+            s, weight, v_init, spec.threshold, spec.decay, spec.reset, return_state, pack, chosen
         )
     assert isinstance(spec.surrogate, Surrogate)
     return _TokenMixLIF.apply(
@@ -189,4 +195,5 @@ def token_mix_lif(
         spec.surrogate.scale,
         return_state,
         pack,
+        chosen,
     )

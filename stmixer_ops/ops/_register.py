@@ -1,0 +1,42 @@
+"""Registration of an op's launchers: which file runs a call is said by the call's last argument."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._native import library
+
+
+class _Launchers(dict[str, Callable[..., Any]]):
+    """Backend name to the launcher ``<package>.<backend>.<op>``, imported on its first call."""
+
+    def __init__(self, op: str, package: str) -> None:
+        super().__init__()
+        self._op, self._package = op, package
+
+    def __missing__(self, backend: str) -> Callable[..., Any]:
+        module = importlib.import_module(f"{self._package}.{backend}")
+        launcher = self[backend] = getattr(module, self._op)
+        return launcher
+
+
+def register(op: str, package: str | None) -> None:
+    """Implements ``stmixer::<op>``, whose last argument is ``str backend``, on CPUs and GPUs."""
+    assert package is not None
+    launchers = _Launchers(op, package)
+
+    def run(*arguments: Any) -> Any:
+        return launchers[arguments[-1]](*arguments[:-1])
+
+    def run_on_gpu(*arguments: Any) -> Any:
+        device = next(a.device for a in arguments if isinstance(a, Tensor))
+        with torch.cuda.device(device):  # kernels are launched on the current device
+            return run(*arguments)
+
+    library.impl(op, run, "CPU")
+    library.impl(op, run_on_gpu, "CUDA")
