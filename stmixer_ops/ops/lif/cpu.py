@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import _native
 from ..pack import cpu as pack_cpu
-from .spec import state_dtype
+from . import buffers
 
 
 def lif_forward(
@@ -19,14 +19,7 @@ def lif_forward(
     return_state: bool,
     pack: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    strides = _native.step_strides(x)
-    x = _native.with_steps(x, strides)
-    v_init = _native.with_strides(v_init, strides)
-    dtype = state_dtype(x.dtype)
-    s = _native.empty_like_steps(x, strides)
-    v = _native.empty_step(x, strides, dtype) if return_state else _native.nothing(x, dtype)
-    in_kernel = pack and _native.rows_are_words(x, strides)
-    bits = _native.empty_bits(s) if in_kernel else _native.nothing(x, torch.int32)
+    x, v_init, s, v, bits = buffers.forward(x, v_init, return_state, pack)
     if x.numel():
         _native.extension().lif_forward(
             _native.DTYPE_CODES[x.dtype],
@@ -37,11 +30,11 @@ def lif_forward(
             x.data_ptr(),
             _native.address(v_init),
             s.data_ptr(),
-            v.data_ptr() if return_state else 0,
-            bits.data_ptr() if in_kernel else 0,
+            v.data_ptr(),
+            bits.data_ptr(),
             torch.get_num_threads(),
         )
-    return s, v, pack_cpu.pack_rows(s) if pack and not in_kernel else bits
+    return s, v, pack_cpu.pack_rows(s) if pack and not bits.numel() else bits
 
 
 def lif_backward(
@@ -56,14 +49,7 @@ def lif_backward(
     surrogate: str,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    strides = _native.step_strides(x)
-    x = _native.with_steps(x, strides)
-    gs = None if gs is None else _native.with_steps(gs, strides, packed=True)
-    gv = _native.with_strides(gv, strides)
-    start = _native.with_strides(v_init, strides)
-    dtype = state_dtype(x.dtype)
-    gx = _native.empty_like_steps(x, strides)
-    gv_init = _native.nothing(x, dtype) if start is None else _native.empty_step(x, strides, dtype)
+    gs, gv, x, v_init, gx, gv_init = buffers.backward(gs, gv, x, v_init)
     if x.numel():
         extension, code = _native.extension(), _native.DTYPE_CODES[x.dtype]
         threads = torch.get_num_threads()
@@ -75,11 +61,11 @@ def lif_backward(
             x.stride(0),
             _native.neuron(threshold, decay, reset, detach_reset, surrogate, scale),
             x.data_ptr(),
-            _native.address(start),
+            _native.address(v_init),
             _native.address(gs),
             _native.address(gv),
             gx.data_ptr(),
-            0 if start is None else gv_init.data_ptr(),
+            gv_init.data_ptr(),
             scratch.data_ptr(),
             threads,
         )

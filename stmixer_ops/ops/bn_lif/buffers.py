@@ -1,0 +1,127 @@
+"""What the kernels of every backend read and write: inputs laid out alike, results allocated."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _native
+from ..lif import buffers as lif_buffers
+from ..lif.spec import state_dtype
+
+
+def _channel_run(dense: Tensor, channel_dim: int) -> int:
+    """How many neighbours in memory share a channel: its stride in a dense step."""
+    return 1 if dense.shape[channel_dim] == 1 else dense.stride(channel_dim)
+
+
+def _in_state_type(parameter: Tensor | None, x: Tensor) -> Tensor | None:
+    return None if parameter is None else parameter.to(state_dtype(x.dtype)).contiguous()
+
+
+class Forward(NamedTuple):
+    x: Tensor
+    inner: int
+    weight: Tensor | None
+    bias: Tensor | None
+    mean: Tensor
+    var: Tensor
+    residual: Tensor | None
+    v_init: Tensor | None
+    s: Tensor
+    total: Tensor
+    v: Tensor
+    bits: Tensor
+
+
+def forward(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    residual: Tensor | None,
+    v_init: Tensor | None,
+    channel_dim: int,
+    keep_sum: bool,
+    return_state: bool,
+    pack: bool,
+) -> Forward:
+    """Statistics are for the kernels to fill in training, else copies of the running ones."""
+    x, v_init, s, v, bits = lif_buffers.forward(x, v_init, return_state, pack)
+    strides, channels, dtype = s.stride()[1:], x.shape[channel_dim], v.dtype
+    if training:
+        mean, var = (torch.empty(channels, dtype=dtype, device=x.device) for _ in range(2))
+    else:
+        assert running_mean is not None and running_var is not None
+        # Results of an op must not be its arguments.
+        mean, var = (r.to(dtype, copy=True).contiguous() for r in (running_mean, running_var))
+    return Forward(
+        x,
+        _channel_run(s, channel_dim),
+        _in_state_type(weight, x),
+        _in_state_type(bias, x),
+        mean,
+        var,
+        None if residual is None else _native.with_steps(residual, strides),
+        v_init,
+        s,
+        _native.empty_like_steps(x, strides) if keep_sum else _native.nothing(x, x.dtype),
+        v,
+        bits,
+    )
+
+
+class Backward(NamedTuple):
+    gs: Tensor | None
+    gsum: Tensor | None
+    gv: Tensor | None
+    x: Tensor
+    inner: int
+    total: Tensor | None
+    v_init: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+    g: Tensor
+    gx: Tensor
+    gweight: Tensor
+    gbias: Tensor
+    gv_init: Tensor
+
+
+def backward(
+    gs: Tensor | None,
+    gsum: Tensor | None,
+    gv: Tensor | None,
+    x: Tensor,
+    total: Tensor | None,
+    v_init: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    residual_gradient: bool,
+    channel_dim: int,
+) -> Backward:
+    """``g`` is the gradient of the sum. Without a residual it is only a step on the way to ``gx``,
+    which is then finished in place."""
+    gs, gv, x, v_init, g, gv_init = lif_buffers.backward(gs, gv, x, v_init)
+    strides = g.stride()[1:]
+    return Backward(
+        gs,
+        None if gsum is None else _native.with_steps(gsum, strides, packed=True),
+        gv,
+        x,
+        _channel_run(g, channel_dim),
+        None if total is None else _native.with_steps(total, strides, packed=True),
+        v_init,
+        _in_state_type(weight, x),
+        _in_state_type(bias, x),
+        g,
+        _native.empty_like_steps(x, strides) if residual_gradient else g,
+        torch.zeros_like(mean),
+        torch.zeros_like(mean),
+        gv_init,
+    )
