@@ -16,9 +16,9 @@ constexpr int kHistoryBlock = 64;
 // of the sum or the gradient of the spikes, of the gradient of the sum, and of the result.
 constexpr int kBackwardBuffers = 6;
 
-// The same for lif: membranes, slopes, and one block for copies of x, then of the gradient of the
-// spikes, then of the result.
-constexpr int kLifBuffers = 3;
+// The same for lif: membranes, slopes, a copy of x, and one of the gradient of the spikes, then of
+// the result.
+constexpr int kLifBuffers = 4;
 
 // A block of about `base` neurons that starts at channel 0 wherever that can be had, so that
 // per-channel rows are laid out once. Blocks stay multiples of 32, so that words of bits do too.

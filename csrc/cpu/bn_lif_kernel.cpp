@@ -173,46 +173,46 @@ void backward_blocks(const BnLifBackward& p, const BnChannels& c, int64_t begin,
   const auto buffer = [&](int k) {
     return StepRows<R>{static_cast<R*>(scratch) + k * p.steps * kHistoryBlock, kHistoryBlock};
   };
-  const StepRows<R> history = buffer(0), slopes = buffer(1), g = buffer(2);
-  alignas(64) R v[kHistoryBlock], first[kHistoryBlock], second[kHistoryBlock];
-  alignas(64) const R zeros[kHistoryBlock] = {};
+  const StepRows<R> history = buffer(0), g = buffer(2);
+  alignas(64) R start[kHistoryBlock], gv[kHistoryBlock], gv_init[kHistoryBlock], first[kHistoryBlock], second[kHistoryBlock];
   for_each_block(begin, end, kHistoryBlock, p.neurons, [&](int64_t m, int n) {
     const auto read = [&](const void* tensor, int64_t pitch, int k) {
       return read_steps<In, R>(tensor, m, pitch, p.steps, n, buffer(k));
     };
     rows.move_to(m, n);
-    read_state(p.v_init, m, n, v);
+    const R* v_init = read_state(p.v_init, m, n, start);
     const StepRows<const R> x = read(p.x, p.x_step, 3);
     neuron.with_reset([&](auto hard, auto) {
       if (p.sum)
-        charge_steps<hard, false>(neuron, p.steps, read(p.sum, p.neurons, 4), rows[0], rows[1], v,
+        charge_steps<hard, false>(neuron, p.steps, read(p.sum, p.neurons, 4), rows[0], rows[1], v_init,
                                   history);
       else
-        charge_steps<hard, true>(neuron, p.steps, x, rows[0], rows[1], v, history);
+        charge_steps<hard, true>(neuron, p.steps, x, rows[0], rows[1], v_init, history);
     });
-    neuron.slope(history[0], slopes[0], static_cast<int>(p.steps) * kHistoryBlock);
-    read_state(p.gv, m, n, v);
     In* out = static_cast<In*>(p.g) + m;
     GradientRows<R> back{};
     back.x = x;
-    back.gs = p.gs ? read(p.gs, p.neurons, 4) : StepRows<const R>{zeros, 0};
+    back.gs = p.gs ? read(p.gs, p.neurons, 4) : StepRows<const R>{kZeros<R>, 0};
     if (p.gsum) back.gsum = read(p.gsum, p.neurons, 5);
     back.history = history;
-    back.slopes = slopes;
     back.g = in_place<In, R>(n) ? StepRows<R>{reinterpret_cast<R*>(out), p.neurons} : g;
     back.mean = rows[2];
-    back.gv = v;
+    back.gv = read_state(p.gv, m, n, gv);
+    back.gv_init = p.gv_init ? gv_init : nullptr;
     back.first = first;
     back.second = second;
-    neuron.with_reset([&](auto hard, auto detach) {
-      if (p.gsum)
-        gradient_steps<hard, detach, true, true>(neuron, p.steps, back);
-      else
-        gradient_steps<hard, detach, false, true>(neuron, p.steps, back);
+    with_slopes(neuron, buffer(1), [&](const auto& slopes) {
+      slopes.prepare(history, p.steps);
+      neuron.with_reset([&](auto hard, auto detach) {
+        if (p.gsum)
+          gradient_steps<hard, detach, true, true>(neuron, p.steps, back, slopes);
+        else
+          gradient_steps<hard, detach, false, true>(neuron, p.steps, back, slopes);
+      });
     });
     if (!in_place<In, R>(n))
       for (int64_t t = 0; t < p.steps; ++t) write_row(g[t], out + t * p.neurons, n);
-    if (p.gv_init) copy_row(v, static_cast<R*>(p.gv_init) + m, n);
+    if (p.gv_init) copy_row(gv_init, static_cast<R*>(p.gv_init) + m, n);
     gather_sums(p.layout, m, n, first, second, sums);
   });
 }

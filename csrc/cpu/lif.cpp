@@ -11,7 +11,7 @@ int64_t lif_scratch_bytes(int64_t steps, Dtype dtype) {
 
 void lif_forward(const LifForward& p, int threads) {
   const auto& kernels = STMIXER_TABLE(lif_kernels);
-  parallel_ranges(ceil_div(p.neurons, kForwardBlock), useful_threads(p.steps * p.neurons, threads),
+  parallel_ranges(ceil_div(p.neurons, kHistoryBlock), useful_threads(p.steps * p.neurons, threads),
                   [&](int64_t begin, int64_t end, int) { kernels.forward(p, begin, end); });
 }
 

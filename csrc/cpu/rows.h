@@ -126,7 +126,7 @@ inline void end_streams() {
 }
 
 // Results from this size on are streamed.
-constexpr int64_t kStreamBytes = int64_t{4} << 20;
+constexpr int64_t kStreamBytes = int64_t{16} << 20;
 
 // Where to write a row of results, and what finishes it: a conversion, or streaming it out.
 template <class R>

@@ -1,7 +1,7 @@
 #pragma once
-// The steps of a backward pass over a block of kHistoryBlock neurons, with what goes from step to
-// step in registers. Whole tiles only: a short last block, like one of narrow values, is copied to
-// rows of kHistoryBlock values; what is computed beyond its end is dropped.
+// The steps of a pass over a block of kHistoryBlock neurons, with what goes from step to step in
+// registers. Whole tiles only: a short last block, like one of narrow values, is copied to rows of
+// kHistoryBlock values; what is computed beyond its end is dropped.
 #include "cpu/blocks.h"
 #include "cpu/tiles.h"
 
@@ -32,11 +32,47 @@ StepRows<const R> read_steps(const void* tensor, int64_t m, int64_t pitch, int64
   return {buffer.first, buffer.pitch};
 }
 
-// A block of a membrane or of its gradient, zeros where there is none.
 template <class R>
-void read_state(const void* tensor, int64_t m, int n, R* row) {
-  for (int i = 0; i < kHistoryBlock; ++i) row[i] = R(0);
-  if (tensor) copy_row(static_cast<const R*>(tensor) + m, row, n);
+alignas(64) constexpr R kZeros[kHistoryBlock] = {};
+
+// A block of a membrane or of its gradient where it lies, or copied if it is short; null if there
+// is none.
+template <class R>
+const R* read_state(const void* tensor, int64_t m, int n, R* buffer) {
+  if (!tensor) return nullptr;
+  const R* row = static_cast<const R*>(tensor) + m;
+  if (n == kHistoryBlock) return row;
+  copy_row(kZeros<R>, buffer, kHistoryBlock);
+  copy_row(row, buffer, n);
+  return buffer;
+}
+
+// Zeros where there is no row.
+template <class R>
+Tile<R> tile_or_zero(const R* row, int i) {
+  return row ? Tile<R>::at(row + i) : Tile<R>{};
+}
+
+// Spikes of a block and the membranes they leave behind, from those before the first step.
+template <bool kHard, class R>
+void fire_steps(const RowNeuron<R>& neuron, int64_t steps, StepRows<const R> x, const R* v_init,
+                StepRows<R> s, R* v_out) {
+  const Vec<R> threshold = neuron.threshold + Vec<R>{}, decay = neuron.decay + Vec<R>{};
+  const Vec<R> one = R(1) + Vec<R>{};
+  for (int i = 0; i < kHistoryBlock; i += kTileSize<R>) {
+    auto v = tile_or_zero(v_init, i);
+    for (int64_t t = 0; t < steps; ++t) {
+      const R* from = x[t] + i;
+      R* to = s[t] + i;
+      for (int k = 0; k < kTile; ++k) {
+        const Vec<R> h = lif_charge(v.lanes[k], load(from + k * kLanes<R>), decay);
+        const auto fired = lif_fires(h, threshold);
+        store(to + k * kLanes<R>, fired ? one : Vec<R>{});
+        v.lanes[k] = lif_reset<kHard>(h, fired, threshold);
+      }
+    }
+    v.store_at(v_out + i);
+  }
 }
 
 // Membranes before reset from what the LIF integrates: scale * x + shift, or x itself, for which
@@ -51,7 +87,7 @@ void charge_steps(const RowNeuron<R>& neuron, int64_t steps, StepRows<const R> x
       a = Tile<R>::at(scale + i);
       b = Tile<R>::at(shift + i);
     }
-    auto v = Tile<R>::at(v_init + i);
+    auto v = tile_or_zero(v_init, i);
     for (int64_t t = 0; t < steps; ++t) {
       auto h = Tile<R>::at(x[t] + i);
       for (int k = 0; k < kTile; ++k) {
@@ -64,32 +100,62 @@ void charge_steps(const RowNeuron<R>& neuron, int64_t steps, StepRows<const R> x
   }
 }
 
-// What the steps back read and write. Without a gradient of the sum gsum is null, without sums x,
-// mean, first and second are.
+// Surrogate slopes of a block, computed where they are needed or kept in rows.
+template <SurrogateKind kKind, class R>
+struct ComputedSlopes {
+  R threshold, a, b;
+  void prepare(StepRows<R>, int64_t) const {}
+  Vec<R> operator()(int64_t, int, Vec<R> h) const {
+    return surrogate_slope<kKind>(h - (threshold + Vec<R>{}), a + Vec<R>{}, b + Vec<R>{});
+  }
+};
+template <class R>
+struct StoredSlopes {
+  const RowNeuron<R>& neuron;
+  StepRows<R> rows;
+  void prepare(StepRows<R> history, int64_t steps) const {
+    neuron.slope(history[0], rows[0], static_cast<int>(steps) * kHistoryBlock);
+  }
+  Vec<R> operator()(int64_t t, int at, Vec<R>) const { return load(rows[t] + at); }
+};
+
+// f(slopes); `buffer` is for those that are kept.
+template <class R, class F>
+void with_slopes(const RowNeuron<R>& neuron, StepRows<R> buffer, const F& f) {
+  const R threshold = neuron.threshold, a = neuron.a, b = neuron.b;
+  if (neuron.surrogate == SurrogateKind::piecewise_quadratic)
+    return f(ComputedSlopes<SurrogateKind::piecewise_quadratic, R>{threshold, a, b});
+  if (neuron.surrogate == SurrogateKind::rect)
+    return f(ComputedSlopes<SurrogateKind::rect, R>{threshold, a, b});
+  f(StoredSlopes<R>{neuron, buffer});
+}
+
+// What the steps back read and write. gv is the gradient of the last membrane, gv_init that of the
+// first; without a gradient of the sum gsum is null, without sums x, mean, first and second are.
 template <class R>
 struct GradientRows {
   StepRows<const R> x, gs, gsum;
-  StepRows<R> history, slopes, g;
-  const R* mean;
-  R *gv, *first, *second;
+  StepRows<R> history, g;
+  const R *mean, *gv;
+  R *gv_init, *first, *second;
 };
 
 // Gradients of what the LIF integrates. With kGradient its own gradient is added to that of the
 // spikes; with kSums, the sums over the steps of the gradients and of their products with x - mean.
-template <bool kHard, bool kDetach, bool kGradient, bool kSums, class R>
-void gradient_steps(const RowNeuron<R>& neuron, int64_t steps, const GradientRows<R> rows) {
+template <bool kHard, bool kDetach, bool kGradient, bool kSums, class Slopes, class R>
+void gradient_steps(const RowNeuron<R>& neuron, int64_t steps, const GradientRows<R> rows,
+                    const Slopes slopes) {
   const Vec<R> threshold = neuron.threshold + Vec<R>{}, decay = neuron.decay + Vec<R>{};
   for (int i = 0; i < kHistoryBlock; i += kTileSize<R>) {
-    auto gv = Tile<R>::at(rows.gv + i);
+    auto gv = tile_or_zero(rows.gv, i);
     Tile<R> mean{}, first{}, second{};
     if (kSums) mean = Tile<R>::at(rows.mean + i);
     for (int64_t t = steps - 1; t >= 0; --t) {
       for (int k = 0; k < kTile; ++k) {
         const int at = i + k * kLanes<R>;
         const Vec<R> h = load(rows.history[t] + at);
-        Vec<R> g =
-            lif_gradient<kHard, kDetach>(h, lif_fires(h, threshold), load(rows.slopes[t] + at),
-                                         load(rows.gs[t] + at), gv.lanes[k], threshold);
+        Vec<R> g = lif_gradient<kHard, kDetach>(h, lif_fires(h, threshold), slopes(t, at, h),
+                                                load(rows.gs[t] + at), gv.lanes[k], threshold);
         gv.lanes[k] = decay * g;
         if (kGradient) g += load(rows.gsum[t] + at);
         if (kSums) {
@@ -99,7 +165,7 @@ void gradient_steps(const RowNeuron<R>& neuron, int64_t steps, const GradientRow
         store(rows.g[t] + at, g);
       }
     }
-    gv.store_at(rows.gv + i);
+    if (rows.gv_init) gv.store_at(rows.gv_init + i);
     if (kSums) {
       first.store_at(rows.first + i);
       second.store_at(rows.second + i);

@@ -1,7 +1,7 @@
 #pragma once
 // The one definition of a LIF step, its gradient and the surrogate derivatives, for every kernel.
 // Compiled without contraction everywhere: `decay * v + x` rounds twice, as in PyTorch. R is a
-// number or, up to the surrogates, a vector of them, hence R{} for 0.
+// number or, but for the exponential surrogates, a vector of them, hence R{} for 0.
 #include <cmath>
 #include <cstdint>
 
@@ -97,25 +97,39 @@ STMIXER_STEP double exp_negative(double z) {
   return p * scale;
 }
 
+template <class R>
+STMIXER_STEP R absolute(R u) {
+  return u > -u ? u : -u;
+}
+STMIXER_STEP float absolute(float u) { return std::fabs(u); }
+STMIXER_STEP double absolute(double u) { return std::fabs(u); }
+
+// Whether the slope is a few additions and multiplications, cheaper than to keep.
+constexpr bool is_polynomial(SurrogateKind kind) {
+  return kind == SurrogateKind::piecewise_quadratic || kind == SurrogateKind::rect;
+}
+
 // ds/du at u. `a` is the surrogate's alpha or gamma, `b` what surrogate_constant made of it.
 template <SurrogateKind kKind, class R>
 STMIXER_STEP R surrogate_slope(R u, R a, R b) {
-  const R magnitude = std::fabs(u);
-  if (kKind == SurrogateKind::piecewise_quadratic) {
+  const R magnitude = absolute(u);
+  if constexpr (kKind == SurrogateKind::piecewise_quadratic) {
     const R slope = a - b * magnitude;
-    return slope < R(0) ? R(0) : slope;
-  }
-  if (kKind == SurrogateKind::rect) return magnitude < b ? a : R(0);
-  if (kKind == SurrogateKind::atan) return a * R(0.5) / (R(1) + (b * u) * (b * u));
-  // Both remaining kinds are e / (1 + e)^2 with e = exp(-|.|): sigma' and, with twice the
-  // argument, a quarter of 1 - tanh^2.
-  if (kKind == SurrogateKind::sigmoid) {
+    return R{} > slope ? R{} : slope;
+  } else if constexpr (kKind == SurrogateKind::rect) {
+    return magnitude < b ? a : R{};
+  } else if constexpr (kKind == SurrogateKind::atan) {
+    return a * R(0.5) / (R(1) + (b * u) * (b * u));
+  } else if constexpr (kKind == SurrogateKind::sigmoid) {
+    // As the next one, e / (1 + e)^2 with e = exp(-|.|): sigma', and with twice the argument a
+    // quarter of 1 - tanh^2.
     const R e = exp_negative(a * magnitude);
     return a * e / ((R(1) + e) * (R(1) + e));
+  } else {
+    const R e = exp_negative(R(2) * a * magnitude);
+    const R slope = b * e / ((R(1) + e) * (R(1) + e));
+    return magnitude <= R(1) ? slope : R(0);
   }
-  const R e = exp_negative(R(2) * a * magnitude);
-  const R slope = b * e / ((R(1) + e) * (R(1) + e));
-  return magnitude <= R(1) ? slope : R(0);
 }
 
 }  // namespace stmixer
