@@ -43,7 +43,7 @@ def bn_lif_forward(
         pack,
     )
     extension, code = _native.extension(), _native.DTYPE_CODES[x.dtype]
-    channels, steps, neurons = x.shape[channel_dim], x.shape[0], x[0].numel()
+    channels, steps, neurons = x.shape[channel_dim], x.shape[0], _native.step_size(x)
     threads = torch.get_num_threads()
     if training:
         extension.bn_statistics(
@@ -120,7 +120,7 @@ def bn_lif_backward(
         extension.bn_lif_backward(
             code,
             steps,
-            x[0].numel(),
+            _native.step_size(x),
             x.stride(0),
             x.shape[channel_dim],
             inner,

@@ -24,7 +24,7 @@ def lif_forward(
         _native.extension().lif_forward(
             _native.DTYPE_CODES[x.dtype],
             x.shape[0],
-            x[0].numel(),
+            _native.step_size(x),
             x.stride(0),
             _native.neuron(threshold, decay, reset, False, "dspike", 1.0),
             x.data_ptr(),
@@ -57,7 +57,7 @@ def lif_backward(
         extension.lif_backward(
             code,
             x.shape[0],
-            x[0].numel(),
+            _native.step_size(x),
             x.stride(0),
             _native.neuron(threshold, decay, reset, detach_reset, surrogate, scale),
             x.data_ptr(),

@@ -86,7 +86,8 @@ class _LIF(torch.autograd.Function):
             x, v_init, threshold, decay, reset, return_state, pack, backend
         )
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(bits)
+        # What nobody asked for is left out of the graph.
+        ctx.mark_non_differentiable(*((bits,) if return_state else (v, bits)))
         ctx.return_state = return_state
         ctx.save_for_backward(x, v_init)
         ctx.options = (threshold, decay, reset, detach_reset, surrogate, scale, backend)
