@@ -10,7 +10,7 @@ namespace {
 // f(i, length, channel) for each run of the block [m, m + n): with channels innermost a run is
 // consecutive channels, else it is one channel's neighbours.
 template <class F>
-void for_each_run(const ChannelLayout& layout, int64_t m, int n, const F& f) {
+void for_each_stretch(const ChannelLayout& layout, int64_t m, int n, const F& f) {
   int64_t channel = m / layout.inner % layout.channels;
   int64_t room = layout.inner == 1 ? layout.channels - channel : layout.inner - m % layout.inner;
   for (int i = 0; i < n;) {
@@ -40,7 +40,7 @@ template <class R>
 void gather_sums(const ChannelLayout& layout, int64_t m, int n, const R* first, const R* second,
                  double* sums) {
   double* second_sums = sums + layout.channels;
-  for_each_run(layout, m, n, [&](int at, int length, int64_t channel) {
+  for_each_stretch(layout, m, n, [&](int at, int length, int64_t channel) {
     if (layout.inner == 1) {
       for (int i = 0; i < length; ++i) sums[channel + i] += first[at + i];
       for (int i = 0; i < length; ++i) second_sums[channel + i] += second[at + i];
@@ -63,7 +63,7 @@ class ChannelRows {
   void move_to(int64_t m, int n) {
     const int64_t start = layout_.inner == 1 ? m % layout_.channels : -1;
     if (start >= 0 && start == start_ && n <= filled_) return;
-    for_each_run(layout_, m, n, [&](int at, int length, int64_t channel) {
+    for_each_stretch(layout_, m, n, [&](int at, int length, int64_t channel) {
       for (int k = 0; k < kCount; ++k) {
         const R* values = channels_[k] + channel;
         if (layout_.inner == 1)

@@ -1,6 +1,6 @@
 #pragma once
-// The steps of a pass over a block of kHistoryBlock neurons, with what goes from step to step in
-// registers. Whole tiles only: a short last block, like one of narrow values, is copied to rows of
+// The steps of a pass over blocks of kHistoryBlock neurons, with what goes from step to step in
+// registers. Whole blocks only: a short last one, like one of narrow values, is copied to rows of
 // kHistoryBlock values; what is computed beyond its end is dropped.
 #include "cpu/blocks.h"
 #include "cpu/tiles.h"
@@ -14,12 +14,31 @@ struct StepRows {
   R* first;
   int64_t pitch;
   R* operator[](int64_t t) const { return first + t * pitch; }
+  StepRows from(int i) const { return {first + i, pitch}; }
 };
 
-// Whether the rows of a block can be used where they lie.
+// Neurons of whole blocks that are taken in one call: a block is so little work that calls show.
+constexpr int64_t kRun = 16 * kHistoryBlock;
+
+// run(m, n) for the neurons of blocks [begin, end): many whole blocks at once where their rows can be
+// used as they lie, else single blocks.
+template <class F>
+void for_each_run(int64_t begin, int64_t end, int64_t neurons, bool whole, const F& run) {
+  int64_t m = begin * kHistoryBlock;
+  const int64_t last = end * kHistoryBlock < neurons ? end * kHistoryBlock : neurons;
+  while (m < last) {
+    int64_t n = last - m < kHistoryBlock ? last - m : kHistoryBlock;
+    if (whole && n == kHistoryBlock)
+      n = last - m < kRun ? (last - m) / kHistoryBlock * kHistoryBlock : kRun;
+    run(m, static_cast<int>(n));
+    m += n;
+  }
+}
+
+// Whether the rows of a run can be used where they lie.
 template <class In, class R>
 constexpr bool in_place(int n) {
-  return std::is_same_v<In, R> && n == kHistoryBlock;
+  return std::is_same_v<In, R> && n % kHistoryBlock == 0;
 }
 
 template <class In, class R>
@@ -35,13 +54,13 @@ StepRows<const R> read_steps(const void* tensor, int64_t m, int64_t pitch, int64
 template <class R>
 alignas(64) constexpr R kZeros[kHistoryBlock] = {};
 
-// A block of a membrane or of its gradient where it lies, or copied if it is short; null if there
-// is none.
+// A run of a membrane or of its gradient where it lies, or copied if it is a short block; null if
+// there is none.
 template <class R>
 const R* read_state(const void* tensor, int64_t m, int n, R* buffer) {
   if (!tensor) return nullptr;
   const R* row = static_cast<const R*>(tensor) + m;
-  if (n == kHistoryBlock) return row;
+  if (n % kHistoryBlock == 0) return row;
   copy_row(kZeros<R>, buffer, kHistoryBlock);
   copy_row(row, buffer, n);
   return buffer;
@@ -53,13 +72,13 @@ Tile<R> tile_or_zero(const R* row, int i) {
   return row ? Tile<R>::at(row + i) : Tile<R>{};
 }
 
-// Spikes of a block and the membranes they leave behind, from those before the first step.
+// Spikes of a run and the membranes they leave behind, from those before the first step.
 template <bool kHard, class R>
-void fire_steps(const RowNeuron<R>& neuron, int64_t steps, StepRows<const R> x, const R* v_init,
-                StepRows<R> s, R* v_out) {
+void fire_steps(const RowNeuron<R>& neuron, int64_t steps, int n, StepRows<const R> x,
+                const R* v_init, StepRows<R> s, R* v_out) {
   const Vec<R> threshold = neuron.threshold + Vec<R>{}, decay = neuron.decay + Vec<R>{};
   const Vec<R> one = R(1) + Vec<R>{};
-  for (int i = 0; i < kHistoryBlock; i += kTileSize<R>) {
+  for (int i = 0; i < n; i += kTileSize<R>) {
     auto v = tile_or_zero(v_init, i);
     for (int64_t t = 0; t < steps; ++t) {
       const R* from = x[t] + i;
@@ -71,7 +90,7 @@ void fire_steps(const RowNeuron<R>& neuron, int64_t steps, StepRows<const R> x, 
         v.lanes[k] = lif_reset<kHard>(h, fired, threshold);
       }
     }
-    v.store_at(v_out + i);
+    if (v_out) v.store_at(v_out + i);
   }
 }
 
