@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 from stmixer_ops import surrogate as sg
+from stmixer_ops.ops._obstacles import OBSTACLES
+
+KERNELS = [name for name in ("cpu", "triton") if OBSTACLES[name](torch.empty(0)) is None]
+"""Backends besides the reference that run on tensors of the CPU here."""
 
 SURROGATES = [
     sg.Dspike(2.5),

@@ -104,9 +104,11 @@ def test_a_missing_package_is_the_reason(missing):
         find = importlib.util.find_spec
         importlib.util.find_spec = lambda name: None if name == "{missing}" else find(name)
         import stmixer_ops as so
-        print(so.backend_report()["{missing}"])"""
-    line = run_python(code).splitlines()[-1]
-    assert line == f"not available: the {missing} package is not installed"
+        print(so.backend_report()["{missing}"])
+        so.functional.lif(torch.ones(2, 3), backend="{missing}")"""
+    report, *_, error = run_python(code).splitlines()
+    assert report == f"not available: the {missing} package is not installed"
+    assert error.endswith(f"cannot run this call: the {missing} package is not installed")
 
 
 def test_version_is_that_of_the_distribution():

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch._dynamo.config
-from ops_cases import SURROGATES, error
+from ops_cases import KERNELS, SURROGATES, error
 from torch.library import opcheck
 
+import stmixer_ops as so
 from stmixer_ops import functional as F
 
 S = torch.ops.stmixer
@@ -54,13 +55,20 @@ def values_and_gradients(function, inputs):
     return [o.detach() for o in out], torch.autograd.grad(loss, leaves)
 
 
+WITHOUT_TRITON = {"bn_lif", "token_mix", "token_mix_lif", "spike_linear", "spike_conv2d"}
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_full_graph(case):
+@pytest.mark.parametrize("backend", KERNELS)
+def test_full_graph(backend, case):
+    if backend == "triton" and case in WITHOUT_TRITON:
+        pytest.skip(f"{case} has no triton kernels")
     function, inputs = CASES[case]
     torch.compiler.reset()
-    values, gradients = values_and_gradients(function, inputs)
-    compiled = torch.compile(function, fullgraph=True)
-    compiled_values, compiled_gradients = values_and_gradients(compiled, inputs)
+    with so.use_backend(backend):
+        values, gradients = values_and_gradients(function, inputs)
+        compiled = torch.compile(function, fullgraph=True)
+        compiled_values, compiled_gradients = values_and_gradients(compiled, inputs)
     # Spikes and bits are the kernels' own; running statistics are updated by generated code.
     assert all(error(a, b) <= 1e-6 for a, b in zip(compiled_values, values, strict=True))
     assert all(error(a, b) <= 1e-5 for a, b in zip(compiled_gradients, gradients, strict=True))
@@ -80,15 +88,15 @@ NEURON = (1.0, 0.9, "soft")
 SURROGATE = (False, "atan", 2.0)
 
 
-def op_samples():
+def op_samples(backend):
     x, v = torch.randn(3, 2, 8, 32), torch.randn(2, 8, 32)
     channel = torch.rand(8)
     last = x.transpose(2, 3).contiguous().transpose(2, 3)
     s, weight = spikes(3, 2, 8, 33), torch.randn(2, 33, 33)
     return [
-        (S.lif_forward, (x, None, *NEURON, False, False, "cpu")),
-        (S.lif_forward, (last, v, *NEURON, True, True, "cpu")),
-        (S.lif_backward, (x, None, last, v, *NEURON, *SURROGATE, "cpu")),
+        (S.lif_forward, (x, None, *NEURON, False, False, backend)),
+        (S.lif_forward, (last, v, *NEURON, True, True, backend)),
+        (S.lif_backward, (x, None, last, v, *NEURON, *SURROGATE, backend)),
         (
             S.bn_lif_forward,
             (
@@ -106,7 +114,7 @@ def op_samples():
                 True,
                 True,
                 True,
-                "cpu",
+                backend,
             ),
         ),
         (
@@ -126,7 +134,7 @@ def op_samples():
                 False,
                 False,
                 False,
-                "cpu",
+                backend,
             ),
         ),
         (
@@ -148,7 +156,7 @@ def op_samples():
                 2,
                 *NEURON,
                 *SURROGATE,
-                "cpu",
+                backend,
             ),
         ),
         (
@@ -170,19 +178,25 @@ def op_samples():
                 2,
                 *NEURON,
                 *SURROGATE,
-                "cpu",
+                backend,
             ),
         ),
-        (S.token_mix, (s, weight, "cpu")),
-        (S.token_mix_lif, (s, weight, None, *NEURON, True, True, "cpu")),
-        (S.pack_rows, (s, "cpu")),
-        (S.unpack_rows, (F.pack_spikes(s), 33, torch.bfloat16, "cpu")),
+        (S.token_mix, (s, weight, backend)),
+        (S.token_mix_lif, (s, weight, None, *NEURON, True, True, backend)),
+        (S.pack_rows, (s, backend)),
+        (S.unpack_rows, (F.pack_spikes(s), 33, torch.bfloat16, backend)),
     ]
 
 
-@pytest.mark.parametrize("index", range(len(op_samples())))
-def test_opcheck(index):
-    op, arguments = op_samples()[index]
+@pytest.mark.parametrize("index", range(len(op_samples(backend="cpu"))))
+@pytest.mark.parametrize("backend", KERNELS)
+def test_opcheck(backend, index):
+    op, arguments = op_samples(backend)[index]
+    if (
+        backend == "triton"
+        and op.__name__.removesuffix("_forward").removesuffix("_backward") in WITHOUT_TRITON
+    ):
+        pytest.skip("no triton kernels")
     results = opcheck(op.default, arguments)
     assert set(results.values()) == {"SUCCESS"}
 
