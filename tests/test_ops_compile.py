@@ -55,7 +55,7 @@ def values_and_gradients(function, inputs):
     return [o.detach() for o in out], torch.autograd.grad(loss, leaves)
 
 
-WITHOUT_TRITON = {"bn_lif", "token_mix", "token_mix_lif", "spike_linear", "spike_conv2d"}
+WITHOUT_TRITON = {"token_mix", "token_mix_lif", "spike_linear", "spike_conv2d"}
 
 
 @pytest.mark.parametrize("case", CASES)

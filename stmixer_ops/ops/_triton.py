@@ -164,13 +164,11 @@ def pack_words(fired, WORDS: tl.constexpr):
 
 # -- Launching -------------------------------------------------------------------------------------
 
-REGISTER_STEPS = 32
-"""Up to so many steps a backward kernel keeps every membrane of its neurons in registers."""
 
-
-def steps_at_once(steps: int) -> int:
-    """How many steps a kernel unrolls: all of them while their membranes fit in registers."""
-    return steps if steps <= REGISTER_STEPS else 16
+def steps_at_once(steps: int, most: int) -> int:
+    """How many steps a kernel unrolls: all of them up to ``most``, whose membranes (and whatever
+    goes with them) fit in registers."""
+    return steps if steps <= most else min(most, 16)
 
 
 def neurons_per_program(count: int, dtype: torch.dtype) -> int:
@@ -179,10 +177,10 @@ def neurons_per_program(count: int, dtype: torch.dtype) -> int:
     return 128 * (max(each // 2, 1) if dtype == torch.float64 else each)
 
 
-def checkpoints(gv: Tensor, steps: int, neurons: int) -> Tensor | None:
+def checkpoints(gv: Tensor, x: Tensor, count: int) -> Tensor | None:
     """Room for the membrane before every unrolled run of steps, if there is more than one."""
-    runs = triton.cdiv(steps, steps_at_once(steps))
-    return gv.new_empty((runs, neurons)) if runs > 1 else None
+    runs = triton.cdiv(x.shape[0], count)
+    return gv.new_empty((runs, x[0].numel())) if runs > 1 else None
 
 
 def state_type(dtype: torch.dtype) -> tl.dtype:

@@ -27,6 +27,8 @@ from .._triton import (
 from ..pack import triton as pack_triton
 from . import buffers
 
+_MAX_COUNT = 32  # steps whose membranes, input and gradients fit in registers together
+
 
 @triton.jit
 def _forward(
@@ -70,7 +72,9 @@ def _backward(
         for first in range(0, STEPS, COUNT):
             tl.store(checkpoints + first // COUNT * pitch + start + offsets, v, mask)
             currents = load_steps(x + start, x_pitch, offsets, mask, first, COUNT, STEPS)
-            _, v = charge_steps(v, currents, mask, first, COUNT, STEPS, THRESHOLD, DECAY, HARD)
+            history, v = charge_steps(
+                v, currents, mask, first, COUNT, STEPS, THRESHOLD, DECAY, HARD
+            )
         tl.debug_barrier()
     g = zeros_or_load(gv, start + offsets, mask, STATE)
     for segment in range((STEPS + COUNT - 1) // COUNT):
@@ -80,7 +84,7 @@ def _backward(
         currents = load_steps(x + start, x_pitch, offsets, mask, first, COUNT, STEPS)
         if gs is not None:
             gradients = load_steps(gs + start, pitch, offsets, mask, first, COUNT, STEPS)
-        history, _ = charge_steps(v, currents, mask, first, COUNT, STEPS, THRESHOLD, DECAY, HARD)
+        history, v = charge_steps(v, currents, mask, first, COUNT, STEPS, THRESHOLD, DECAY, HARD)
         for i in tl.static_range(COUNT - 1, -1, -1):
             h = history[i]
             fired, slope = lif_fires(h, THRESHOLD), surrogate_slope(h - THRESHOLD, SURROGATE, A, B)
@@ -131,9 +135,9 @@ def lif_backward(
     gs, gv, x, v_init, gx, gv_init = buffers.backward(gs, gv, x, v_init)
     if x.numel():
         steps, neurons = x.shape[0], x[0].numel()
-        count = _triton.steps_at_once(steps)
+        count = _triton.steps_at_once(steps, _MAX_COUNT)
         block = _triton.neurons_per_program(count, x.dtype)
-        checkpoints = _triton.checkpoints(gv_init, steps, neurons)
+        checkpoints = _triton.checkpoints(gv_init, x, count)
         _backward[(triton.cdiv(neurons, block),)](
             x, v_init, gs, gv, gx, _triton.asked(gv_init), checkpoints, neurons, x.stride(0),
             STATE=_triton.state_type(x.dtype), STEPS=steps, COUNT=count, BLOCK=block,

@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import _native
+from .._triton import NO_FUSION
 
 _WORDS = 64  # of 32 spikes, by each program
 
@@ -49,7 +50,7 @@ def pack_rows(s: Tensor) -> Tensor:
     if s.numel():
         words = bits.numel()
         _pack[(triton.cdiv(words, _WORDS),)](
-            s, bits, words, s.shape[-1], bits.shape[-1], WORDS=_WORDS
+            s, bits, words, s.shape[-1], bits.shape[-1], WORDS=_WORDS, **NO_FUSION
         )
     return bits
 
@@ -59,5 +60,7 @@ def unpack_rows(bits: Tensor, length: int, dtype: torch.dtype) -> Tensor:
     s = torch.empty((*bits.shape[:-1], length), dtype=dtype, device=bits.device)
     if s.numel():
         words = bits.numel()
-        _unpack[(triton.cdiv(words, _WORDS),)](bits, s, words, length, bits.shape[-1], WORDS=_WORDS)
+        _unpack[(triton.cdiv(words, _WORDS),)](
+            bits, s, words, length, bits.shape[-1], WORDS=_WORDS, **NO_FUSION
+        )
     return s

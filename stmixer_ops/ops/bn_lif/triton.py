@@ -1,0 +1,190 @@
+"""Launchers of the Triton kernels of BN + residual + LIF.
+
+Bytes per neuron-step in a dtype of b bytes. Forward: b in training for the statistics of x, then
+one pass that reads x and the residual and writes the spikes and the sum (2 b to 4 b; 1/8 for bits).
+Backward: one pass that reads x, the sum and the gradients there are and writes that of the sum (3 b
+to 5 b), and one that turns it into that of x (3 b in training, 2 b else). Beyond 8 steps backward
+reads what the neurons integrate twice and keeps a membrane every 8 steps.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import triton
+from torch import Tensor
+
+from .. import _native, _triton
+from ..pack import triton as pack_triton
+from . import buffers
+from . import triton_kernels as kernels
+
+_PROGRAMS = 1024  # that sum over positions, together: a few for each multiprocessor
+_MAX_COUNT = 8  # steps whose input, sum, membrane and gradients fit in registers together
+
+
+class _Layout(NamedTuple):
+    """How the positions and channels of a dense step are cut into tiles."""
+
+    channels: int
+    inner: int
+    positions: int
+    position_tiles: int
+    channel_tiles: int
+    constants: dict[str, object]
+
+    @classmethod
+    def of(cls, x: Tensor, inner: int, channel_dim: int, count: int) -> _Layout:
+        channels = x.shape[channel_dim]
+        positions = x[0].numel() // channels
+        # Room for three values per neuron-step beside the membranes.
+        size = _triton.neurons_per_program(2 * count, x.dtype)
+        last = inner == 1 and channels > 1
+        run = channels if last else inner if inner > 1 else positions
+        contiguous = min(128, triton.next_power_of_2(run))
+        if last:
+            across, along = contiguous, size // contiguous
+        else:
+            across = min(size // contiguous, triton.next_power_of_2(channels))
+            along = size // across
+        return cls(
+            channels,
+            inner,
+            positions,
+            triton.cdiv(positions, along),
+            triton.cdiv(channels, across),
+            {
+                "LAST": last, "CH": across, "POS": along, "COUNT": count,
+                "STEPS": x.shape[0], "STATE": _triton.state_type(x.dtype),
+            },
+        )  # fmt: skip
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """A program for each tile."""
+        return self.position_tiles, self.channel_tiles
+
+    @property
+    def sum_grid(self) -> tuple[int, int]:
+        """Programs that each sum over many tiles."""
+        programs = triton.cdiv(_PROGRAMS, self.channel_tiles)
+        return min(self.position_tiles, programs), self.channel_tiles
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        return self.channels, self.inner, self.positions
+
+    def partials(self, mean: Tensor) -> Tensor:
+        return mean.new_empty((2, self.sum_grid[0], self.channels))
+
+    def per_channel(self) -> tuple[tuple[int], dict[str, int]]:
+        """Grid and tile of a kernel that finishes sums."""
+        return (triton.cdiv(self.channels, 16),), {"CH": 16}
+
+
+def bn_lif_forward(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    eps: float,
+    residual: Tensor | None,
+    v_init: Tensor | None,
+    channel_dim: int,
+    threshold: float,
+    decay: float,
+    reset: str,
+    keep_sum: bool,
+    return_state: bool,
+    pack: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    x, inner, weight, bias, mean, var, residual, v_init, s, total, v, bits = buffers.forward(
+        x,
+        weight,
+        bias,
+        running_mean,
+        running_var,
+        training,
+        residual,
+        v_init,
+        channel_dim,
+        keep_sum,
+        return_state,
+        pack,
+    )
+    if x.numel():
+        layout = _Layout.of(x, inner, channel_dim, min(x.shape[0], 8))
+        if training:
+            partials = layout.partials(mean)
+            kernels.statistics[layout.sum_grid](
+                x, partials, x.stride(0), *layout.sizes, layout.position_tiles,
+                **layout.constants, **_triton.NO_FUSION,
+            )  # fmt: skip
+            grid, tile = layout.per_channel()
+            kernels.moments[grid](
+                x, partials, mean, var, layout.sum_grid[0], x.shape[0] * layout.positions,
+                layout.channels, inner, **tile, **_triton.NO_FUSION,
+            )  # fmt: skip
+        kernels.forward[layout.grid](
+            x, weight, bias, mean, var, residual, v_init, _triton.asked(total), s,
+            _triton.asked(v), _triton.asked(bits), x.stride(0),
+            0 if residual is None else residual.stride(0), *layout.sizes, EPS=eps,
+            **layout.constants, **_triton.neuron(threshold, decay, reset), **_triton.NO_FUSION,
+        )  # fmt: skip
+    bits = pack_triton.pack_rows(s) if pack and not bits.numel() else bits
+    return s, total, v, bits, mean, var
+
+
+def bn_lif_backward(
+    gs: Tensor | None,
+    gsum: Tensor | None,
+    gv: Tensor | None,
+    x: Tensor,
+    total: Tensor | None,
+    v_init: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    eps: float,
+    training: bool,
+    residual_gradient: bool,
+    channel_dim: int,
+    threshold: float,
+    decay: float,
+    reset: str,
+    detach_reset: bool,
+    surrogate: str,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    gs, gsum, gv, x, inner, total, v_init, weight, bias, g, gx, gweight, gbias, gv_init = (
+        buffers.backward(
+            gs, gsum, gv, x, total, v_init, weight, bias, mean, residual_gradient, channel_dim
+        )
+    )
+    if x.numel():
+        count = _triton.steps_at_once(x.shape[0], _MAX_COUNT)
+        layout = _Layout.of(x, inner, channel_dim, count)
+        partials = layout.partials(mean)
+        checkpoints = _triton.checkpoints(gv_init, x, count)
+        kernels.backward[layout.sum_grid](
+            gs, gsum, gv, x, total, v_init, weight, bias, mean, var, g, _triton.asked(gv_init),
+            checkpoints, partials, x.stride(0), *layout.sizes, layout.position_tiles, EPS=eps,
+            **layout.constants, **_triton.neuron(threshold, decay, reset),
+            **_triton.gradient(detach_reset, surrogate, scale), **_triton.NO_FUSION,
+        )  # fmt: skip
+        grid, tile = layout.per_channel()
+        kernels.parameter_gradients[grid](
+            partials, gweight, gbias, layout.sum_grid[0], layout.channels, **tile,
+            **_triton.NO_FUSION,
+        )  # fmt: skip
+        layout = _Layout.of(x, inner, channel_dim, min(x.shape[0], 8))
+        kernels.input_gradient[layout.grid](
+            g, x, weight, mean, var, gweight, gbias, gx, x.stride(0),
+            x.shape[0] * layout.positions, *layout.sizes, EPS=eps, TRAINING=training,
+            **layout.constants, **_triton.NO_FUSION,
+        )  # fmt: skip
+    gresidual = g if residual_gradient else _native.nothing(x, x.dtype)
+    return gx, gresidual, gweight, gbias, gv_init
