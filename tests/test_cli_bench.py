@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import re
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ import stmixer_ops as so
 from stmixer_ops import _C
 from stmixer_ops.cli import main
 from stmixer_ops.cli._calibrate import calibrate
-from stmixer_ops.cli.bench import agreement, ceiling, peers, report, resources, sweep
+from stmixer_ops.cli.bench import agreement, ceiling, peers, report, resources, sweep, timing
 from stmixer_ops.cli.bench import engine as command
 from stmixer_ops.cli.bench.cases import Case, choose
 from stmixer_ops.cli.bench.layers import Layer
@@ -240,6 +241,30 @@ def test_turns_meet_everybody():
     assert "".join(seen) == "aabb" + "aaabbb" * 2  # two to start, then one to warm up and two
     assert {t.calls for t in timings.values()} == {4}
     assert all(len(t.turns) == 2 and t.median >= 0 for t in timings.values())
+
+
+def test_a_neighbour_is_busy_and_leaves(monkeypatch):
+    started: list[subprocess.Popen] = []
+
+    class Popen(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            started.append(self)
+
+    monkeypatch.setattr(timing.subprocess, "Popen", Popen)
+    with pytest.raises(KeyError), timing.busy_neighbour():
+        assert started[0].poll() is None
+        raise KeyError
+    assert started[0].poll() is not None
+
+
+def test_resources_are_in_the_result(monkeypatch):
+    found = {"first_ms": 20.0, "peak_mib": 3.0, "held_mib": None}
+    monkeypatch.setattr(resources, "measure", lambda *args, **kwargs: found)
+    result = measure(replace(CASE, contestants=("engine", "eager"), resources=True), 1, PACE)
+    assert all(row["busy_ms"] > 0 and row["first_ms"] == 20 for row in result["rows"])
+    text = report._resources(result)
+    assert "beside a busy core" in text and "20 ms" in text and "3 MiB" in text
 
 
 def test_memory_is_counted_in_a_fresh_process(tmp_path):

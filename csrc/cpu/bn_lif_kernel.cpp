@@ -174,7 +174,8 @@ void backward_blocks(const BnLifBackward& p, const BnChannels& c, int64_t begin,
     return StepRows<R>{static_cast<R*>(scratch) + k * p.steps * kHistoryBlock, kHistoryBlock};
   };
   const StepRows<R> history = buffer(0), g = buffer(2);
-  alignas(64) R start[kHistoryBlock], gv[kHistoryBlock], gv_init[kHistoryBlock], first[kHistoryBlock], second[kHistoryBlock];
+  alignas(64) R start[kHistoryBlock], gv[kHistoryBlock], gv_init[kHistoryBlock],
+      first[kHistoryBlock], second[kHistoryBlock];
   for_each_block(begin, end, kHistoryBlock, p.neurons, [&](int64_t m, int n) {
     const auto read = [&](const void* tensor, int64_t pitch, int k) {
       return read_steps<In, R>(tensor, m, pitch, p.steps, n, buffer(k));
@@ -184,8 +185,8 @@ void backward_blocks(const BnLifBackward& p, const BnChannels& c, int64_t begin,
     const StepRows<const R> x = read(p.x, p.x_step, 3);
     neuron.with_reset([&](auto hard, auto) {
       if (p.sum)
-        charge_steps<hard, false>(neuron, p.steps, read(p.sum, p.neurons, 4), rows[0], rows[1], v_init,
-                                  history);
+        charge_steps<hard, false>(neuron, p.steps, read(p.sum, p.neurons, 4), rows[0], rows[1],
+                                  v_init, history);
       else
         charge_steps<hard, true>(neuron, p.steps, x, rows[0], rows[1], v_init, history);
     });

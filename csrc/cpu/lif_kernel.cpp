@@ -92,9 +92,8 @@ void forward(const LifForward& p, int64_t begin, int64_t end) noexcept {
     const RowNeuron<R> neuron(p.neuron);
     const bool stream = p.steps * p.neurons * static_cast<int64_t>(sizeof(In)) >= kStreamBytes;
     const bool whole = std::is_same_v<In, R> && !stream;
-    for_each_run(begin, end, p.neurons, whole, [&](int64_t m, int n) {
-      forward_run<In, R>(p, neuron, m, n, stream);
-    });
+    for_each_run(begin, end, p.neurons, whole,
+                 [&](int64_t m, int n) { forward_run<In, R>(p, neuron, m, n, stream); });
     end_streams();
   });
 }

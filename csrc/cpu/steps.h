@@ -20,8 +20,8 @@ struct StepRows {
 // Neurons of whole blocks that are taken in one call: a block is so little work that calls show.
 constexpr int64_t kRun = 16 * kHistoryBlock;
 
-// run(m, n) for the neurons of blocks [begin, end): many whole blocks at once where their rows can be
-// used as they lie, else single blocks.
+// run(m, n) for the neurons of blocks [begin, end): many whole blocks at once where their rows can
+// be used as they lie, else single blocks.
 template <class F>
 void for_each_run(int64_t begin, int64_t end, int64_t neurons, bool whole, const F& run) {
   int64_t m = begin * kHistoryBlock;

@@ -8,9 +8,14 @@
 namespace stmixer::engine {
 namespace {
 
-// Longer than a thread waits for the other at the end of most steps: waking up costs more than
+// Longer than a thread waits for the others at the end of most jobs: waking up costs more than
 // that.
-constexpr std::chrono::microseconds kSpin{100};
+constexpr int kLongSpin = 100'000;  // ns
+// Where a wait outlasts that, the other's core is likely somebody else's for a while, and whoever
+// spins keeps the system from moving it here: then waits are short, and longer again by a little
+// with each job that ends in time.
+constexpr int kShortSpin = 5'000;
+constexpr int kSpinStep = 20;
 
 void relax() {
 #if defined(__x86_64__)
@@ -22,8 +27,8 @@ void relax() {
 
 // Spins until done() or the time is up; the clock is read every 16 rounds only.
 template <class Done>
-bool spin_until(const Done& done) {
-  const auto deadline = std::chrono::steady_clock::now() + kSpin;
+bool spin_until(const Done& done, int nanoseconds) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::nanoseconds(nanoseconds);
   do {
     for (int i = 0; i < 16; ++i) {
       if (done()) return true;
@@ -34,6 +39,8 @@ bool spin_until(const Done& done) {
 }
 
 }  // namespace
+
+Pool::Pool(int threads) : threads_(threads), spin_(kLongSpin) {}
 
 Pool::~Pool() {
   {
@@ -90,7 +97,13 @@ void Pool::run(int tasks, Call call, const void* context) {
   while (take_task(0)) {
   }
   const auto done = [this] { return unfinished_.load(std::memory_order_acquire) == 0; };
-  if (spin_until(done)) return;
+  const int spin = spin_.load(std::memory_order_relaxed);
+  const bool in_time = spin_until(done, spin);
+  spin_.store(!in_time           ? kShortSpin
+              : spin < kLongSpin ? spin + kSpinStep
+                                 : spin,
+              std::memory_order_relaxed);
+  if (in_time) return;
   std::unique_lock<std::mutex> lock(mutex_);
   caller_sleeps_.store(true);
   wake_caller_.wait(lock, [this] { return unfinished_.load() == 0; });
@@ -102,7 +115,7 @@ void Pool::work(int thread) {
   for (;;) {
     while (take_task(thread)) {
     }
-    if (spin_until(ready)) continue;
+    if (spin_until(ready, spin_.load(std::memory_order_relaxed))) continue;
     std::unique_lock<std::mutex> lock(mutex_);
     sleepers_.fetch_add(1);
     const unsigned calls = calls_;

@@ -10,12 +10,12 @@ namespace stmixer::engine {
 
 // The engine's own threads. A job is a number of tasks that the caller and the workers take one by
 // one, so a core that is busy elsewhere delays a task and not a share of the whole. Waiting spins
-// for at most 100 us and then sleeps: an idle engine costs nothing, and a machine with other work
-// on it is not slowed by barriers.
+// for at most 100 us, much less where somebody else keeps a core busy, and then sleeps: an idle
+// engine costs nothing, and a machine with other work on it is not slowed by barriers.
 class Pool {
  public:
   // The calling thread counts; threads - 1 are started, by the first run.
-  explicit Pool(int threads) : threads_(threads) {}
+  explicit Pool(int threads);
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
@@ -61,7 +61,8 @@ class Pool {
   alignas(64) std::atomic<int> unfinished_{0};
 
   alignas(64) std::atomic<int> sleepers_{0};
-  unsigned calls_ = 0;  // under mutex_
+  std::atomic<int> spin_;  // ns
+  unsigned calls_ = 0;     // under mutex_
   std::atomic<bool> caller_sleeps_{false};
   std::mutex mutex_;
   std::condition_variable wake_workers_, wake_caller_;

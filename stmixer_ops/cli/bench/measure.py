@@ -21,7 +21,7 @@ from .cases import Case
 from .ceiling import profile
 from .network import Network, batches, build
 from .peers import CONTESTANTS, Session
-from .timing import Pace, Timing, race
+from .timing import Pace, Timing, busy_neighbour, race
 
 Row = dict[str, Any]
 
@@ -115,6 +115,10 @@ class _Measurement:
         calls = {key: partial(session.call, x) for key, session in self.sessions.items()}
         for key, timing in race(calls, self.pace).items():
             self.rows[key] |= _as_fields(timing)
+        if self.case.resources:
+            with busy_neighbour():
+                for key, timing in race(calls, self.pace).items():
+                    self.rows[key]["busy_ms"] = timing.median
 
     def _look_closer(self) -> None:
         """The engine's steps against the ceiling; memory and first answers."""

@@ -135,12 +135,16 @@ def _resources(result: Result) -> str:
             row["contestant"],
             f"{row['first_ms']:.0f} ms",
             *("-" if row[k] is None else f"{row[k]:.0f} MiB" for k in ("peak_mib", "held_mib")),
+            f"{row['busy_ms']:.2f} ms, {row['busy_ms'] / row['ms']:.1f}x",
         ]
         for row in result["rows"]
         if "first_ms" in row
     ]
-    table = format_table(["", "first answer", "peak memory", "held"], cells)
-    return f"{result['case']}: from file to first answer, fresh processes, after import\n\n{table}"
+    table = format_table(["", "first answer", "peak memory", "held", "beside a busy core"], cells)
+    return (
+        f"{result['case']}: from file to first answer, fresh processes, after import; "
+        f"a call while another process keeps a core busy\n\n{table}"
+    )
 
 
 def _layers(result: Result, row: Row) -> str:

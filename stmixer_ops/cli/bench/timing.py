@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 # Threads of a pool that spins would take the cores from whoever comes next: before each call all
@@ -68,6 +71,17 @@ def race(contestants: Mapping[str, Callable[[], object]], pace: Pace) -> dict[st
                 time.sleep(pace.pause)
                 samples[name][turn].append(_timed(call))
     return {name: _summary(turns) for name, turns in samples.items()}
+
+
+@contextmanager
+def busy_neighbour() -> Iterator[None]:
+    """Another process that keeps one core busy."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as neighbour:
+        try:
+            time.sleep(0.3)  # until it has started
+            yield
+        finally:
+            neighbour.kill()
 
 
 def _timed(call: Callable[[], object]) -> float:
