@@ -1,7 +1,8 @@
 #include "cpu/bn_channels.h"
 
-#include <cmath>
 #include <type_traits>
+
+#include "stmixer/bn_channel.h"
 
 namespace stmixer {
 
@@ -12,22 +13,18 @@ void moments(const BnStatistics& p, const R* pivots, const double* sums) {
   const int64_t channels = p.layout.channels;
   const double count = static_cast<double>(p.steps * p.neurons / channels);
   R *mean = static_cast<R*>(p.mean), *var = static_cast<R*>(p.var);
-  for (int64_t c = 0; c < channels; ++c) {
-    const double offset = sums[c] / count;
-    const double square = sums[channels + c] / count - offset * offset;
-    mean[c] = static_cast<R>(pivots[c] + offset);
-    var[c] = static_cast<R>(square < 0 ? 0 : square);
-  }
+  for (int64_t c = 0; c < channels; ++c)
+    bn_moments(sums[c], sums[channels + c], count, pivots[c], mean[c], var[c]);
 }
 
 template <class R>
 void affine(int64_t count, const BnParameters& bn, R* invstd, R* scale, R* shift) {
-  const R *weight = static_cast<const R*>(bn.weight), *bias = static_cast<const R*>(bn.bias);
-  const R *mean = static_cast<const R*>(bn.mean), *var = static_cast<const R*>(bn.var);
   for (int64_t c = 0; c < count; ++c) {
-    invstd[c] = static_cast<R>(1.0 / std::sqrt(static_cast<double>(var[c]) + bn.eps));
-    scale[c] = weight ? weight[c] * invstd[c] : invstd[c];
-    shift[c] = (bias ? bias[c] : R(0)) - mean[c] * scale[c];
+    const auto a = bn_affine(c, static_cast<const R*>(bn.weight), static_cast<const R*>(bn.bias),
+                             static_cast<const R*>(bn.mean), static_cast<const R*>(bn.var), bn.eps);
+    invstd[c] = a.invstd;
+    scale[c] = a.scale;
+    shift[c] = a.shift;
   }
 }
 
@@ -37,14 +34,9 @@ void gradients(const BnLifBackward& p, const double* sums, const R* invstd, cons
   const int64_t channels = p.layout.channels;
   const double count = static_cast<double>(p.steps * p.neurons / channels);
   R *gweight = static_cast<R*>(p.gweight), *gbias = static_cast<R*>(p.gbias);
-  for (int64_t c = 0; c < channels; ++c) {
-    const double sum = sums[c], projection = sums[channels + c] * invstd[c];
-    gbias[c] = static_cast<R>(sum);
-    gweight[c] = static_cast<R>(projection);
-    // Batch statistics depend on x too: the mean of g, and its projection on x, drop out.
-    offset[c] = p.training ? static_cast<R>(scale[c] * sum / count) : R(0);
-    slope[c] = p.training ? static_cast<R>(scale[c] * invstd[c] * projection / count) : R(0);
-  }
+  for (int64_t c = 0; c < channels; ++c)
+    bn_gradients(sums[c], sums[channels + c], count, p.training, invstd[c], scale[c], gweight[c],
+                 gbias[c], slope[c], offset[c]);
 }
 
 // Calls f with a null pointer of the state type.

@@ -9,64 +9,12 @@
 #include <immintrin.h>
 #endif
 
+#include "stmixer/element.h"
 #include "stmixer/lif_step.h"
 #include "stmixer/neuron.h"
 
 namespace stmixer {
 namespace {
-
-struct Bf16 {
-  uint16_t bits;
-};
-struct F16 {
-  uint16_t bits;
-};
-
-template <class To, class From>
-inline To bit_cast(From from) {
-  static_assert(sizeof(To) == sizeof(From), "bit_cast keeps the size");
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
-inline float widen(Bf16 x) { return bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
-
-inline float widen(F16 x) {
-  const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000u) << 16;
-  const uint32_t rest = static_cast<uint32_t>(x.bits & 0x7fffu) << 13;
-  // Scaling by 2^112 moves the exponent over and makes subnormals normal; infinities and NaN get
-  // the exponent they lose that way put back.
-  const float scaled = bit_cast<float>(rest) * 5.192296858534828e33f;
-  const uint32_t special = rest >= 0x0f800000u ? 0x7f800000u : 0u;
-  return bit_cast<float>(bit_cast<uint32_t>(scaled) | special | sign);
-}
-
-inline float widen(float x) { return x; }
-inline double widen(double x) { return x; }
-
-inline void narrow(float x, float& out) { out = x; }
-inline void narrow(double x, double& out) { out = x; }
-
-inline void narrow(float x, Bf16& out) {
-  const uint32_t u = bit_cast<uint32_t>(x);
-  const uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  out.bits = static_cast<uint16_t>(x != x ? (u >> 16) | 0x40u : rounded);
-}
-
-inline void narrow(float x, F16& out) {
-  const uint32_t u = bit_cast<uint32_t>(x);
-  const uint32_t sign = (u >> 16) & 0x8000u;
-  const uint32_t magnitude = u & 0x7fffffffu;
-  // Normal range: round to nearest even on the 13 bits dropped, rebias by 112.
-  const uint32_t normal = (magnitude + 0xfffu + ((magnitude >> 13) & 1u) - 0x38000000u) >> 13;
-  // Below 2^-14 adding 0.5 aligns the mantissa to multiples of 2^-24, rounding as the unit does.
-  const uint32_t small = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u;
-  uint32_t half = magnitude < 0x38800000u ? small : normal;
-  half = magnitude >= 0x477ff000u ? 0x7c00u : half;
-  half = magnitude > 0x7f800000u ? 0x7e00u : half;
-  out.bits = static_cast<uint16_t>(half | sign);
-}
 
 // Asks for the row that the next block will read at this step. Blocks are short runs in T distant
 // places, too short for the hardware to see a stream.

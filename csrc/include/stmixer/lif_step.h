@@ -2,14 +2,7 @@
 // The one definition of a LIF step, its gradient and the surrogate derivatives, for every kernel.
 // Compiled without contraction everywhere: `decay * v + x` rounds twice, as in PyTorch. R is a
 // number or, but for the exponential surrogates, a vector of them, hence R{} for 0.
-#include <cmath>
-#include <cstdint>
-
-#if defined(__CUDACC__)
-#define STMIXER_STEP static __device__ __forceinline__
-#else
-#define STMIXER_STEP static inline
-#endif
+#include "stmixer/portable.h"
 
 namespace stmixer {
 
@@ -44,9 +37,37 @@ STMIXER_STEP R lif_gradient(R h, Fired fired, R slope, R gs, R gv, R threshold) 
   return gs * slope + gv;
 }
 
+// The reset and the gradient for kernels that are not compiled once per option.
+template <class R, class Fired>
+STMIXER_STEP R lif_reset(R h, Fired fired, R threshold, bool hard) {
+  return hard ? lif_reset<true>(h, fired, threshold) : lif_reset<false>(h, fired, threshold);
+}
+template <class R, class Fired>
+STMIXER_STEP R lif_gradient(R h, Fired fired, R slope, R gs, R gv, R threshold, bool hard,
+                            bool detach) {
+  gs = detach ? gs : gs - (hard ? h : threshold) * gv;
+  return lif_gradient<true, true>(h, hard && fired, slope, gs, gv, threshold);
+}
+
+// A GPU has instructions for 2^x and 1/x, each within two units in the last place; exact ones are
+// subroutines there that would cost more than the rest of the gradient.
+STMIXER_STEP float divide(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return __fdividef(a, b);
+#else
+  return a / b;
+#endif
+}
+STMIXER_STEP double divide(double a, double b) { return a / b; }
+
 // exp(-z) for z >= 0 by range reduction and a Taylor polynomial: relative error below 1e-7 (float)
 // and 1e-15 (double), zero-free (z is capped), NaN for NaN. Plain arithmetic, so loops vectorise.
 STMIXER_STEP float exp_negative(float z) {
+#if defined(__CUDA_ARCH__)
+  float power;
+  asm("ex2.approx.f32 %0, %1;" : "=f"(power) : "f"(z * -1.44269504f));
+  return power;
+#else
   z = z > 87.0f ? 87.0f : z;
   const float shifter = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   const float shifted = z * -1.44269504f + shifter;
@@ -67,6 +88,7 @@ STMIXER_STEP float exp_negative(float z) {
   float scale;
   __builtin_memcpy(&scale, &bits, sizeof scale);
   return p * scale;
+#endif
 }
 
 STMIXER_STEP double exp_negative(double z) {
@@ -101,8 +123,8 @@ template <class R>
 STMIXER_STEP R absolute(R u) {
   return u > -u ? u : -u;
 }
-STMIXER_STEP float absolute(float u) { return std::fabs(u); }
-STMIXER_STEP double absolute(double u) { return std::fabs(u); }
+STMIXER_STEP float absolute(float u) { return fabsf(u); }
+STMIXER_STEP double absolute(double u) { return fabs(u); }
 
 // Whether the slope is a few additions and multiplications, cheaper than to keep.
 constexpr bool is_polynomial(SurrogateKind kind) {
@@ -119,15 +141,15 @@ STMIXER_STEP R surrogate_slope(R u, R a, R b) {
   } else if constexpr (kKind == SurrogateKind::rect) {
     return magnitude < b ? a : R{};
   } else if constexpr (kKind == SurrogateKind::atan) {
-    return a * R(0.5) / (R(1) + (b * u) * (b * u));
+    return divide(a * R(0.5), R(1) + (b * u) * (b * u));
   } else if constexpr (kKind == SurrogateKind::sigmoid) {
     // As the next one, e / (1 + e)^2 with e = exp(-|.|): sigma', and with twice the argument a
     // quarter of 1 - tanh^2.
     const R e = exp_negative(a * magnitude);
-    return a * e / ((R(1) + e) * (R(1) + e));
+    return divide(a * e, (R(1) + e) * (R(1) + e));
   } else {
     const R e = exp_negative(R(2) * a * magnitude);
-    const R slope = b * e / ((R(1) + e) * (R(1) + e));
+    const R slope = divide(b * e, (R(1) + e) * (R(1) + e));
     return magnitude <= R(1) ? slope : R(0);
   }
 }

@@ -1,8 +1,5 @@
 #pragma once
 // What every op with a LIF in it needs to know of the neuron and of the tensors' element type.
-#include <cmath>
-#include <cstdint>
-
 #include "stmixer/lif_step.h"
 
 namespace stmixer {
@@ -11,7 +8,7 @@ namespace stmixer {
 enum class Dtype : int32_t { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };
 
 // Membranes are float for everything but double.
-inline int64_t state_size(Dtype dtype) { return dtype == Dtype::f64 ? 8 : 4; }
+STMIXER_STEP int64_t state_size(Dtype dtype) { return dtype == Dtype::f64 ? 8 : 4; }
 
 struct Neuron {
   double threshold;
@@ -24,6 +21,7 @@ struct Neuron {
 };
 
 // The second number surrogate_slope wants.
+#if !defined(__CUDACC_RTC__)
 inline double surrogate_constant(SurrogateKind kind, double scale) {
   switch (kind) {
     case SurrogateKind::dspike:
@@ -38,5 +36,6 @@ inline double surrogate_constant(SurrogateKind kind, double scale) {
       return 0.0;
   }
 }
+#endif
 
 }  // namespace stmixer
