@@ -37,7 +37,7 @@ lint: $(STAMPS)/lint
 format: $(STAMPS)/lint
 	-$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
-	$(BIN)/clang-format -i $$(git ls-files '*.h' '*.cpp')
+	$(BIN)/clang-format -i $$(git ls-files '*.h' '*.cpp' '*.cu')
 
 sanitize: $(STAMPS)/package $(STAMPS)/test
 	PYTHON=$(abspath $(BIN)/python) bash tests/sanitize.sh

@@ -7,9 +7,6 @@
 #include <string>
 
 #include "common/cpu_features.h"
-#include "stmixer/bn_lif.h"
-#include "stmixer/lif.h"
-#include "stmixer/pack.h"
 #include "stmixer/token_mix.h"
 
 namespace stmixer {
@@ -28,119 +25,6 @@ Neuron make_neuron(double threshold, double decay, bool hard, bool detach, int s
 template <size_t kCount>
 void copy_strides(const std::array<int64_t, kCount>& from, int64_t (&to)[kCount]) {
   std::copy(from.begin(), from.end(), to);
-}
-
-void bind_lif(py::module_& m) {
-  m.def("lif_scratch_bytes",
-        [](int64_t steps, int dtype) { return lif_scratch_bytes(steps, Dtype(dtype)); });
-  m.def(
-      "lif_forward",
-      [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, const Neuron& neuron, Address x,
-         Address v_init, Address s, Address v_out, Address bits, int threads) {
-        lif_forward({Dtype(dtype), steps, neurons, x_step, neuron, pointer(x), pointer(v_init),
-                     pointer(s), pointer(v_out), pointer<uint32_t>(bits)},
-                    threads);
-      },
-      Unlocked());
-  m.def(
-      "lif_backward",
-      [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, const Neuron& neuron, Address x,
-         Address v_init, Address gs, Address gv, Address gx, Address gv_init, Address scratch,
-         int threads) {
-        lif_backward({Dtype(dtype), steps, neurons, x_step, neuron, pointer(x), pointer(v_init),
-                      pointer(gs), pointer(gv), pointer(gx), pointer(gv_init), pointer(scratch)},
-                     threads);
-      },
-      Unlocked());
-}
-
-void bind_bn_lif(py::module_& m) {
-  m.def("bn_lif_scratch_bytes",
-        [](int64_t steps, int dtype) { return bn_lif_scratch_bytes(steps, Dtype(dtype)); });
-  m.def(
-      "bn_statistics",
-      [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, int64_t channels, int64_t inner,
-         Address x, Address mean, Address var, int threads) {
-        bn_statistics({Dtype(dtype),
-                       steps,
-                       neurons,
-                       x_step,
-                       {channels, inner},
-                       pointer(x),
-                       pointer(mean),
-                       pointer(var)},
-                      threads);
-      },
-      Unlocked());
-  m.def(
-      "bn_lif_forward",
-      [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, int64_t residual_step,
-         int64_t channels, int64_t inner, const Neuron& neuron, double eps, Address weight,
-         Address bias, Address mean, Address var, Address x, Address residual, Address v_init,
-         Address sum, Address s, Address v_out, Address bits, int threads) {
-        bn_lif_forward({Dtype(dtype),
-                        steps,
-                        neurons,
-                        x_step,
-                        residual_step,
-                        {channels, inner},
-                        neuron,
-                        {eps, pointer(weight), pointer(bias), pointer(mean), pointer(var)},
-                        pointer(x),
-                        pointer(residual),
-                        pointer(v_init),
-                        pointer(sum),
-                        pointer(s),
-                        pointer(v_out),
-                        pointer<uint32_t>(bits)},
-                       threads);
-      },
-      Unlocked());
-  m.def(
-      "bn_lif_backward",
-      [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, int64_t channels, int64_t inner,
-         const Neuron& neuron, double eps, Address weight, Address bias, Address mean, Address var,
-         bool training, Address x, Address sum, Address v_init, Address gs, Address gsum,
-         Address gv, Address g, Address gx, Address gweight, Address gbias, Address gv_init,
-         Address scratch, int threads) {
-        bn_lif_backward({Dtype(dtype),
-                         steps,
-                         neurons,
-                         x_step,
-                         {channels, inner},
-                         neuron,
-                         {eps, pointer(weight), pointer(bias), pointer(mean), pointer(var)},
-                         training,
-                         pointer(x),
-                         pointer(sum),
-                         pointer(v_init),
-                         pointer(gs),
-                         pointer(gsum),
-                         pointer(gv),
-                         pointer(g),
-                         pointer(gx),
-                         pointer(gweight),
-                         pointer(gbias),
-                         pointer(gv_init),
-                         pointer(scratch)},
-                        threads);
-      },
-      Unlocked());
-}
-
-void bind_pack(py::module_& m) {
-  m.def(
-      "pack_rows",
-      [](int dtype, int64_t rows, int64_t length, Address s, Address bits, int threads) {
-        pack_rows({Dtype(dtype), rows, length, pointer(s), pointer<uint32_t>(bits)}, threads);
-      },
-      Unlocked());
-  m.def(
-      "unpack_rows",
-      [](int dtype, int64_t rows, int64_t length, Address bits, Address s, int threads) {
-        unpack_rows({Dtype(dtype), rows, length, pointer<uint32_t>(bits), pointer(s)}, threads);
-      },
-      Unlocked());
 }
 
 void bind_token_mix(py::module_& m) {
@@ -192,9 +76,6 @@ void bind_ops(py::module_& m) {
       if (isa_supported(isa)) names.append(isa_name(isa));
     return names;
   });
-  bind_lif(m);
-  bind_bn_lif(m);
-  bind_pack(m);
   bind_token_mix(m);
 }
 

@@ -19,6 +19,7 @@ T* pointer(Address address) {
 using Unlocked = pybind11::call_guard<pybind11::gil_scoped_release>;
 
 void bind_ops(pybind11::module_& m);
+void bind_kernels(pybind11::module_& m);  // after bind_ops, which brings Neuron
 void bind_engine(pybind11::module_& m);
 void bind_ceiling(pybind11::module_& m);
 

@@ -76,7 +76,9 @@ def lif(
         spikes like ``x``, or a tuple with the state ``[...]`` and the bits
         ``[T, ..., ceil(last / 32)]`` (int32) where asked for.
     Memory: backward holds ``x`` by reference and recomputes the membrane; nothing else is saved.
-    Forward and backward touch 5 values per neuron-step (10 bytes in bfloat16), plus the bits.
+    Forward and backward touch 5 values per neuron-step (10 bytes in bfloat16), plus the bits. The
+    ``cuda`` backend reads ``x`` twice in backward and holds a scratch of half a byte per
+    neuron-step from T = 33 on (float32: 19).
     """
     check_time_first(x, "x")
     check_state(v_init, x)

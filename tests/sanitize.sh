@@ -8,6 +8,7 @@ target=$PWD/build/sanitize
 rm -rf "$target"
 "$python" -m pip install --quiet --no-deps --target "$target" . \
   --config-settings=cmake.define.STMIXER_SANITIZE=ON \
+  --config-settings=cmake.define.STMIXER_CUDA=OFF \
   --config-settings=build-dir="$PWD/build/sanitize-objects"
 cd tests
 # Leaks are not looked for: the interpreter itself holds memory to the end. Left out are what counts

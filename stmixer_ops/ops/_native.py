@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +39,18 @@ def address(tensor: Tensor | None) -> int:
 
 def scratch(num_bytes: int) -> Tensor:
     return torch.empty(num_bytes, dtype=torch.uint8)
+
+
+# Carries out a call, given its parameters (an object of the extension) and where its tensors are.
+Run = Callable[[Any, torch.device], None]
+
+
+def run(parameters: Any, device: torch.device) -> None:
+    """On the CPU."""
+    threads = torch.get_num_threads()
+    num_bytes = threads * parameters.cpu_scratch_bytes()
+    memory = scratch(num_bytes) if num_bytes else None
+    parameters.cpu_run(address(memory), threads)
 
 
 @lru_cache(maxsize=256)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from . import _native
+from . import _cuda, _native
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _NO_TRITON = (
@@ -46,7 +46,8 @@ def triton(*tensors: Tensor | None) -> str | None:
 
 
 def cuda(*tensors: Tensor | None) -> str | None:
-    return "this version has no cuda kernels"
+    way = _cuda.WAY
+    return way if isinstance(way, str) else _misplaced(tensors, way.device, "a GPU")
 
 
 OBSTACLES: dict[str, Callable[..., str | None]] = {"cuda": cuda, "triton": triton, "cpu": cpu}

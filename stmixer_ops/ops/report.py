@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from . import _native, _obstacles
+from . import _cuda, _native, _obstacles
 from ._backend import ENVIRONMENT
 
 
@@ -48,7 +48,12 @@ def _triton_line() -> str:
 
 
 def _cuda_line() -> str:
-    return f"not available: {_obstacles.cuda()}"
+    way = _cuda.WAY
+    if isinstance(way, str):
+        return f"not available: {way}"
+    if not torch.cuda.is_available():
+        return f"not available: no GPU ({way.name})"
+    return f"available: {way.name}, on {torch.cuda.get_device_name()}"
 
 
 def _reference_line() -> str:

@@ -249,7 +249,7 @@ def bn_lif(
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Spikes, what the LIF integrated, last membrane, bits; the last three where asked for."""
-    kernels = dict.fromkeys(("triton", "cpu"), surrogate_obstacle(spec.surrogate))
+    kernels = dict.fromkeys(("cuda", "triton", "cpu"), surrogate_obstacle(spec.surrogate))
     tensors = (x, weight, bias, running_mean, running_var, residual, v_init)
     chosen = choose("bn_lif", backend, kernels, tensors)
     if chosen == "reference":

@@ -111,7 +111,7 @@ def lif(
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes, last membrane if ``return_state``, bits if ``pack``."""
-    kernels = dict.fromkeys(("triton", "cpu"), surrogate_obstacle(spec.surrogate))
+    kernels = dict.fromkeys(("cuda", "triton", "cpu"), surrogate_obstacle(spec.surrogate))
     chosen = choose("lif", backend, kernels, (x, v_init))
     if chosen == "reference":
         s, v = reference.lif(x, spec, v_init)

@@ -57,7 +57,7 @@ def _unpack_rows_fake(bits: Tensor, length: int, dtype: torch.dtype, backend: st
 
 
 def pack_spikes(s: Tensor, dim: int, backend: str | None) -> Tensor:
-    chosen = choose("pack_spikes", backend, {"triton": None, "cpu": None}, (s,))
+    chosen = choose("pack_spikes", backend, dict.fromkeys(("cuda", "triton", "cpu")), (s,))
     if chosen == "reference":
         return reference.pack_spikes(s, dim)
     return torch.ops.stmixer.pack_rows(s.detach().movedim(dim, -1), chosen).movedim(-1, dim)
@@ -67,7 +67,9 @@ def unpack_spikes(
     bits: Tensor, length: int, dim: int, dtype: torch.dtype, backend: str | None
 ) -> Tensor:
     obstacle = None if dtype in _native.DTYPE_CODES else f"dtype {dtype} has no kernel"
-    chosen = choose("unpack_spikes", backend, {"triton": obstacle, "cpu": obstacle}, (bits,))
+    chosen = choose(
+        "unpack_spikes", backend, dict.fromkeys(("cuda", "triton", "cpu"), obstacle), (bits,)
+    )
     if chosen == "reference":
         return reference.unpack_spikes(bits, length, dim, dtype)
     rows = bits.movedim(dim, -1)

@@ -1,0 +1,146 @@
+"""Calls of the BN + residual + LIF kernels in C++ and CUDA, which take the same parameters."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .. import _native
+from ..pack.kernels import pack_rows
+from . import buffers
+
+
+def bn_lif_forward(
+    run: _native.Run,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    eps: float,
+    residual: Tensor | None,
+    v_init: Tensor | None,
+    channel_dim: int,
+    threshold: float,
+    decay: float,
+    reset: str,
+    keep_sum: bool,
+    return_state: bool,
+    pack: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    x, inner, weight, bias, mean, var, residual, v_init, s, total, v, bits = buffers.forward(
+        x,
+        weight,
+        bias,
+        running_mean,
+        running_var,
+        training,
+        residual,
+        v_init,
+        channel_dim,
+        keep_sum,
+        return_state,
+        pack,
+    )
+    extension, code = _native.extension(), _native.DTYPE_CODES[x.dtype]
+    channels, steps, neurons = x.shape[channel_dim], x.shape[0], _native.step_size(x)
+    if training:
+        statistics = extension.BnStatistics(
+            code,
+            steps,
+            neurons,
+            x.stride(0),
+            channels,
+            inner,
+            x.data_ptr(),
+            mean.data_ptr(),
+            var.data_ptr(),
+        )
+        run(statistics, x.device)
+    if x.numel():
+        parameters = extension.BnLifForward(
+            code,
+            steps,
+            neurons,
+            x.stride(0),
+            0 if residual is None else residual.stride(0),
+            channels,
+            inner,
+            _native.neuron(threshold, decay, reset, False, "dspike", 1.0),
+            eps,
+            _native.address(weight),
+            _native.address(bias),
+            mean.data_ptr(),
+            var.data_ptr(),
+            x.data_ptr(),
+            _native.address(residual),
+            _native.address(v_init),
+            total.data_ptr(),
+            s.data_ptr(),
+            v.data_ptr(),
+            bits.data_ptr(),
+        )
+        run(parameters, x.device)
+    bits = pack_rows(run, s) if pack and not bits.numel() else bits
+    return s, total, v, bits, mean, var
+
+
+def bn_lif_backward(
+    run: _native.Run,
+    gs: Tensor | None,
+    gsum: Tensor | None,
+    gv: Tensor | None,
+    x: Tensor,
+    total: Tensor | None,
+    v_init: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    eps: float,
+    training: bool,
+    residual_gradient: bool,
+    channel_dim: int,
+    threshold: float,
+    decay: float,
+    reset: str,
+    detach_reset: bool,
+    surrogate: str,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    gs, gsum, gv, x, inner, total, v_init, weight, bias, g, gx, gweight, gbias, gv_init = (
+        buffers.backward(
+            gs, gsum, gv, x, total, v_init, weight, bias, mean, residual_gradient, channel_dim
+        )
+    )
+    if x.numel():
+        extension, code = _native.extension(), _native.DTYPE_CODES[x.dtype]
+        parameters = extension.BnLifBackward(
+            code,
+            x.shape[0],
+            _native.step_size(x),
+            x.stride(0),
+            x.shape[channel_dim],
+            inner,
+            _native.neuron(threshold, decay, reset, detach_reset, surrogate, scale),
+            eps,
+            _native.address(weight),
+            _native.address(bias),
+            mean.data_ptr(),
+            var.data_ptr(),
+            training,
+            x.data_ptr(),
+            _native.address(total),
+            _native.address(v_init),
+            _native.address(gs),
+            _native.address(gsum),
+            _native.address(gv),
+            g.data_ptr(),
+            gx.data_ptr(),
+            gweight.data_ptr(),
+            gbias.data_ptr(),
+            gv_init.data_ptr(),
+        )
+        run(parameters, x.device)
+    gresidual = g if residual_gradient else _native.nothing(x, x.dtype)
+    return gx, gresidual, gweight, gbias, gv_init

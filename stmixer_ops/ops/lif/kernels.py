@@ -1,0 +1,69 @@
+"""Calls of the LIF kernels in C++ and CUDA, which take the same parameters."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .. import _native
+from ..pack.kernels import pack_rows
+from . import buffers
+
+
+def lif_forward(
+    run: _native.Run,
+    x: Tensor,
+    v_init: Tensor | None,
+    threshold: float,
+    decay: float,
+    reset: str,
+    return_state: bool,
+    pack: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    x, v_init, s, v, bits = buffers.forward(x, v_init, return_state, pack)
+    if x.numel():
+        parameters = _native.extension().LifForward(
+            _native.DTYPE_CODES[x.dtype],
+            x.shape[0],
+            _native.step_size(x),
+            x.stride(0),
+            _native.neuron(threshold, decay, reset, False, "dspike", 1.0),
+            x.data_ptr(),
+            _native.address(v_init),
+            s.data_ptr(),
+            v.data_ptr(),
+            bits.data_ptr(),
+        )
+        run(parameters, x.device)
+    return s, v, pack_rows(run, s) if pack and not bits.numel() else bits
+
+
+def lif_backward(
+    run: _native.Run,
+    gs: Tensor | None,
+    gv: Tensor | None,
+    x: Tensor,
+    v_init: Tensor | None,
+    threshold: float,
+    decay: float,
+    reset: str,
+    detach_reset: bool,
+    surrogate: str,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    gs, gv, x, v_init, gx, gv_init = buffers.backward(gs, gv, x, v_init)
+    if x.numel():
+        parameters = _native.extension().LifBackward(
+            _native.DTYPE_CODES[x.dtype],
+            x.shape[0],
+            _native.step_size(x),
+            x.stride(0),
+            _native.neuron(threshold, decay, reset, detach_reset, surrogate, scale),
+            x.data_ptr(),
+            _native.address(v_init),
+            _native.address(gs),
+            _native.address(gv),
+            gx.data_ptr(),
+            gv_init.data_ptr(),
+        )
+        run(parameters, x.device)
+    return gx, gv_init
