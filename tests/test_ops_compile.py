@@ -55,7 +55,7 @@ def values_and_gradients(function, inputs):
     return [o.detach() for o in out], torch.autograd.grad(loss, leaves)
 
 
-WITHOUT_TRITON = {"token_mix", "token_mix_lif", "spike_linear", "spike_conv2d"}
+WITHOUT_TRITON = {"spike_linear", "spike_conv2d"}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -183,6 +183,7 @@ def op_samples(backend):
         ),
         (S.token_mix, (s, weight, backend)),
         (S.token_mix_lif, (s, weight, None, *NEURON, True, True, backend)),
+        (S.token_mix_lif_backward, (s, None, s, weight, None, *NEURON, *SURROGATE, backend)),
         (S.pack_rows, (s, backend)),
         (S.unpack_rows, (F.pack_spikes(s), 33, torch.bfloat16, backend)),
     ]
@@ -192,11 +193,6 @@ def op_samples(backend):
 @pytest.mark.parametrize("backend", KERNELS)
 def test_opcheck(backend, index):
     op, arguments = op_samples(backend)[index]
-    if (
-        backend == "triton"
-        and op.__name__.removesuffix("_forward").removesuffix("_backward") in WITHOUT_TRITON
-    ):
-        pytest.skip("no triton kernels")
     results = opcheck(op.default, arguments)
     assert set(results.values()) == {"SUCCESS"}
 

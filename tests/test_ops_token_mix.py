@@ -33,7 +33,6 @@ def brute_force(s, weight):
     return y
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_brute_force(shape, layout, backend):
@@ -46,7 +45,7 @@ def test_brute_force(shape, layout, backend):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES[:4], ids=str)
-def test_lif_epilogue_is_the_reference(isa, shape, dtype):
+def test_lif_epilogue_is_the_reference(kernels, shape, dtype):
     *sizes, heads = shape
     state = torch.float64 if dtype == torch.float64 else torch.float32
     for layout in ("contiguous", "channels_last"):
@@ -56,7 +55,7 @@ def test_lif_epilogue_is_the_reference(isa, shape, dtype):
             v_init, gv = torch.randn(2, *sizes[1:], dtype=state)
             gs = torch.randn(sizes)
             results = []
-            for backend in ("cpu", "reference"):
+            for backend in (kernels, "reference"):
                 leaves = [t.detach().requires_grad_() for t in (s, weight, v_init)]
                 out, v, bits = F.token_mix_lif(
                     leaves[0],
@@ -78,9 +77,9 @@ def test_lif_epilogue_is_the_reference(isa, shape, dtype):
                 assert error(actual, wanted) <= 10 * TOLERANCE[dtype]
 
 
-def test_float32_obeys_the_local_rule(isa):
+def test_float32_obeys_the_local_rule(kernels):
     s, weight = spikes((4, 4, 24, 64), 0.16), torch.randn(4, 64, 64) / 3
-    out = F.token_mix_lif(s, weight, backend="cpu").double()
+    out = F.token_mix_lif(s, weight, backend=kernels).double()
     currents, v = brute_force(s, weight), torch.zeros(4, 24, 64, dtype=torch.float64)
     for t in range(4):
         h = 0.5 * v + currents[t]
@@ -119,19 +118,30 @@ def test_recomputed_membrane_is_that_of_forward():
         assert error(gradient, wanted) <= TOLERANCE[dtype]
 
 
-def test_nan_passes_and_never_fires():
+@pytest.mark.parametrize("steps", [9, 16])
+def test_steps_beyond_the_registers(kernels, steps):
+    s, weight = spikes((steps, 2, 6, 33)), torch.randn(3, 33, 33) / 4
+    gs, results = torch.randn(s.shape), []
+    for backend in (kernels, "reference"):
+        leaves = [t.detach().requires_grad_() for t in (s, weight)]
+        out = F.token_mix_lif(*leaves, decay=0.9, backend=backend)
+        results.append([out, *torch.autograd.grad((out * gs).sum(), leaves)])
+    assert all(error(a, b) <= 1e-5 for a, b in zip(*results, strict=True))
+
+
+def test_nan_passes_and_never_fires(kernels):
     s = torch.ones(1, 1, 2, 40)
     s[0, 0, 0, 3] = float("nan")
-    out = F.token_mix_lif(s, torch.ones(1, 40, 40), backend="cpu")
+    out = F.token_mix_lif(s, torch.ones(1, 40, 40), backend=kernels)
     assert out[0, 0, 0].sum() == 0
     assert out[0, 0, 1].sum() == 40
 
 
-def test_saves_bits_and_the_weight():
+def test_saves_bits_and_the_weight(kernels):
     s = spikes((4, 8, 64, 64)).bfloat16().requires_grad_()
     weight = torch.randn(4, 64, 64, dtype=torch.bfloat16, requires_grad=True)
     with count_saved() as saved:
-        F.token_mix_lif(s, weight, backend="cpu")
+        F.token_mix_lif(s, weight, backend=kernels)
         assert sorted(saved().values()) == sorted([s.numel() // 8, weight.numel() * 2])
 
 

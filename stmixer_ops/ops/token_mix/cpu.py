@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _native
+from ..lif import cpu as lif_cpu
 from ..lif.spec import state_dtype
 
 _PITCH = 32  # a row of weights is padded to whole words of spikes
@@ -87,3 +90,19 @@ def token_mix_lif(
         bits if pack else None,
     )
     return out, v, bits
+
+
+def token_mix_lif_backward(
+    gout: Tensor | None,
+    gv: Tensor | None,
+    s: Tensor,
+    weight: Tensor,
+    v_init: Tensor | None,
+    *options: Any,
+) -> tuple[Tensor, Tensor]:
+    wide = state_dtype(s.dtype)
+    # The same kernel as in forward, unrounded, so that the recomputed spikes are the same too.
+    currents = token_mix(s.to(wide), weight.to(wide))
+    gout = None if gout is None else gout.to(wide)
+    g, gv_init = lif_cpu.lif_backward(gout, gv, currents, v_init, *options)
+    return g.to(s.dtype), gv_init

@@ -23,6 +23,12 @@ _native.library.define(
     " str reset, bool return_state, bool pack, str backend) -> (Tensor, Tensor, Tensor)"
 )
 register("token_mix_lif", __package__)
+_native.library.define(
+    "token_mix_lif_backward(Tensor? gout, Tensor? gv, Tensor s, Tensor weight, Tensor? v_init,"
+    " float threshold, float decay, str reset, bool detach_reset, str surrogate, float scale,"
+    " str backend) -> (Tensor, Tensor)"
+)
+register("token_mix_lif_backward", __package__)
 
 
 @torch.library.register_fake("stmixer::token_mix", lib=_native.library)
@@ -46,6 +52,20 @@ def _token_mix_lif_fake(
     v = _native.empty_step(s, strides, dtype) if return_state else _native.nothing(s, dtype)
     bits = _native.empty_bits(s) if pack else _native.nothing(s, torch.int32)
     return _native.empty_like_steps(s, strides), v, bits
+
+
+@torch.library.register_fake("stmixer::token_mix_lif_backward", lib=_native.library)
+def _token_mix_lif_backward_fake(
+    gout: Tensor | None,
+    gv: Tensor | None,
+    s: Tensor,
+    weight: Tensor,
+    v_init: Tensor | None,
+    *options: Any,
+) -> tuple[Tensor, Tensor]:
+    strides, dtype = _native.step_strides(s), state_dtype(s.dtype)
+    gv_init = _native.nothing(s, dtype) if v_init is None else _native.empty_step(s, strides, dtype)
+    return _native.empty_like_steps(s, strides), gv_init
 
 
 def check(s: Tensor, weight: Tensor) -> None:
@@ -141,21 +161,17 @@ class _TokenMixLIF(torch.autograd.Function):
     def backward(ctx: Any, gout: Tensor | None, gv: Tensor | None, gbits: None) -> tuple[Any, ...]:
         packed, weight, v_init = ctx.saved_tensors
         gv = gv if ctx.return_state else None
-        wide = state_dtype(ctx.dtype)
-        s = torch.ops.stmixer.unpack_rows(packed, ctx.length, wide, ctx.backend)
+        s = torch.ops.stmixer.unpack_rows(packed, ctx.length, ctx.dtype, ctx.backend)
         s = s.transpose(2, 3) if ctx.channels_inner else s
-        # The same kernel as in forward, unrounded, so that the recomputed spikes are the same too.
-        y = torch.ops.stmixer.token_mix(s, weight.to(wide), ctx.backend)
-        gout = None if gout is None else gout.to(wide)
-        g, gv_init = torch.ops.stmixer.lif_backward(gout, gv, y, v_init, *ctx.options)
-        gs, gweight = _operand_gradients(
-            g.to(ctx.dtype), s.to(ctx.dtype), weight, ctx.needs_input_grad[:2]
+        g, gv_init = torch.ops.stmixer.token_mix_lif_backward(
+            gout, gv, s, weight, v_init, *ctx.options
         )
+        gs, gweight = _operand_gradients(g, s, weight, ctx.needs_input_grad[:2])
         return gs, gweight, None if v_init is None else gv_init, *[None] * 9
 
 
 def token_mix(s: Tensor, weight: Tensor, backend: str | None) -> Tensor:
-    chosen = choose("token_mix", backend, {"cpu": _cpu_obstacle(s)}, (s, weight))
+    chosen = choose("token_mix", backend, {"triton": None, "cpu": _cpu_obstacle(s)}, (s, weight))
     if chosen == "reference":
         return reference.token_mix(s, weight)
     return _TokenMix.apply(s, weight, chosen)
@@ -171,7 +187,8 @@ def token_mix_lif(
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes, last membrane if ``return_state``, bits if ``pack``."""
-    kernels = {"cpu": _cpu_obstacle(s) or surrogate_obstacle(spec.surrogate)}
+    unknown = surrogate_obstacle(spec.surrogate)
+    kernels = {"triton": unknown, "cpu": unknown or _cpu_obstacle(s)}
     chosen = choose("token_mix_lif", backend, kernels, (s, weight, v_init))
     if chosen == "reference":
         out, v = reference.token_mix_lif(s, weight, spec, v_init)

@@ -1,0 +1,74 @@
+"""What the Triton kernels of token mixing need; their results: ``test_ops_token_mix.py``."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from triton_aot import compile_for
+
+LAUNCHERS = """if True:
+    import torch
+    from stmixer_ops.ops.token_mix import triton as mix
+
+    def launches_for(dtype, steps, tokens, heads=4, channels_last=True, batch=2):
+        s = torch.zeros((steps, batch, 64, tokens), dtype=dtype)
+        if channels_last:
+            s = s.transpose(2, 3).contiguous().transpose(2, 3)
+        weight = torch.zeros(heads, tokens, tokens, dtype=dtype)
+        neuron = (1.0, 0.9, "hard")
+        return [
+            lambda: mix.token_mix(s, weight),
+            lambda: mix.token_mix_lif(s, weight, None, *neuron, False, True),
+            lambda: mix.token_mix_lif_backward(
+                s, None, s, weight, None, *neuron, False, "dspike", 2.5
+            ),
+        ]
+"""
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "cases"),
+    [
+        (80, torch.bfloat16, [(4, 64), (16, 49)]),
+        (90, torch.bfloat16, [(4, 64), (8, 196), (1, 16), (4, 1024)]),
+        (90, torch.float32, [(4, 64)]),
+        (90, torch.float64, [(2, 64)]),
+    ],
+)
+def test_no_spills_and_little_shared_memory(capability, dtype, cases):
+    results = compile_for(
+        capability,
+        LAUNCHERS
+        + f"""
+    launches = [
+        launch
+        for steps, tokens in {cases}
+        for launch in launches_for({dtype}, steps, tokens, channels_last=tokens % 2 == 0)
+    ]
+""",
+    )
+    assert len(results) == 3 * len(cases)
+    for (kernel,) in results:
+        assert kernel["spilled"] == 0, kernel
+        assert kernel["shared"] <= 48 * 1024, kernel
+        if dtype == torch.bfloat16:  # on the tensor cores, and nothing contracted beside them
+            assert kernel["mma"] > 0, kernel
+            assert kernel["name"] == "_backward" or kernel["fma"] == 0, kernel
+
+
+def test_one_kernel_for_every_batch_size():
+    results = compile_for(
+        90,
+        LAUNCHERS
+        + """
+    launches = [
+        launch
+        for batch in (2, 3, 5, 32)
+        for launch in launches_for(torch.bfloat16, 4, 64, batch=batch)
+    ]
+""",
+    )
+    counts = [len(kernels) for kernels in results]
+    assert counts[:3] == [1, 1, 1]
+    # A batch of 16, 32, ... may have a variant of its own, and there are no more.
+    assert counts[3:9] == [0] * 6
