@@ -6,68 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ops_calls import BNCase as Case
+from ops_calls import flips_outside
 from ops_cases import KERNELS, LAYOUTS, TOLERANCE, count_saved, error
 
 from stmixer_ops import functional as F
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
-
-
-class Case:
-    """One random BN + residual + LIF with gradients of everything that can have one."""
-
-    def __init__(
-        self,
-        shape,
-        dtype=torch.float32,
-        layout="contiguous",
-        channel_dim=2,
-        residual=True,
-        affine=True,
-    ):
-        channels = shape[channel_dim]
-        state = torch.float64 if dtype == torch.float64 else torch.float32
-        self.channel_dim = channel_dim
-        self.x = LAYOUTS[layout]((torch.randn(shape) * 2 + 3).to(dtype))
-        self.residual = LAYOUTS[layout](torch.randn(shape).to(dtype)) if residual else None
-        self.weight = (torch.rand(channels) + 0.5).to(state) if affine else None
-        self.bias = torch.randn(channels).to(state) if affine else None
-        self.mean = (torch.randn(channels) + 3).to(state)
-        self.var = (torch.rand(channels) + 3).to(state)
-        self.v_init, self.gv = torch.randn(2, *shape[1:], dtype=state)
-        self.gs, self.gsum = torch.randn(2, *shape).to(dtype)
-
-    def run(self, backend, training, cast=None, **options):
-        def leaf(value):
-            value = value if value is None or cast is None else value.to(cast)
-            return None if value is None else value.detach().requires_grad_()
-
-        x, weight, bias, residual, v_init = map(
-            leaf, (self.x, self.weight, self.bias, self.residual, self.v_init)
-        )
-        mean, var = (b.to(cast or b.dtype).clone() for b in (self.mean, self.var))
-        s, total, v, bits = F.bn_lif(
-            x,
-            weight,
-            bias,
-            mean,
-            var,
-            training=training,
-            momentum=0.3,
-            eps=1e-3,
-            residual=residual,
-            return_sum=True,
-            channel_dim=self.channel_dim,
-            pack=True,
-            v_init=v_init,
-            return_state=True,
-            backend=backend,
-            **options,
-        )
-        loss = (s.double() * self.gs).sum() + (total.double() * self.gsum).sum()
-        loss = loss + (v.double() * self.gv).sum()
-        leaves = [t for t in (x, weight, bias, residual, v_init) if t is not None]
-        return [s, total, v, bits, mean, var, *torch.autograd.grad(loss, leaves)]
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -102,13 +47,7 @@ def test_float32_obeys_the_local_rule(kernels, reset):
         ).movedim(1, 2)
         + case.residual.double()
     )
-    v = case.v_init.double()
-    for t in range(4):
-        h = 0.5 * v + total[t]
-        clear = (h - 1).abs() >= 1e-4
-        assert torch.equal(s[t][clear], (h >= 1).double()[clear])
-        # Go on from the spikes of the tested run.
-        v = h * (1 - s[t]) if reset == "hard" else h - s[t]
+    assert flips_outside(s, total, case.v_init, decay=0.5, reset=reset) == 0
 
 
 @pytest.mark.parametrize("channel_dim", [1, 2, 3, -1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch._dynamo.config
+from ops_calls import random_spikes as spikes
 from ops_cases import KERNELS, SURROGATES, error
 from torch.library import opcheck
 
@@ -14,12 +15,8 @@ from stmixer_ops import functional as F
 S = torch.ops.stmixer
 
 
-def spikes(*shape):
-    return (torch.rand(shape) < 0.3).float()
-
-
 def bn_lif(x, weight, bias):
-    mean, var = torch.zeros(8), torch.ones(8)
+    mean, var = x.new_zeros(8), x.new_ones(8)
     results = F.bn_lif(
         x, weight, bias, mean, var, training=True, residual=x, return_sum=True, pack=True
     )
@@ -63,7 +60,10 @@ WITHOUT_TRITON = {"spike_linear", "spike_conv2d"}
 def test_full_graph(backend, case):
     if backend == "triton" and case in WITHOUT_TRITON:
         pytest.skip(f"{case} has no triton kernels")
-    function, inputs = CASES[case]
+    check_full_graph(*CASES[case], backend)
+
+
+def check_full_graph(function, inputs, backend):
     torch.compiler.reset()
     with so.use_backend(backend):
         values, gradients = values_and_gradients(function, inputs)

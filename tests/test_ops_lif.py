@@ -6,6 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ops_calls import check_nan
+from ops_calls import run_lif as run
 from ops_cases import (
     DTYPES,
     KERNELS,
@@ -21,17 +23,6 @@ from stmixer_ops import functional as F
 from stmixer_ops import surrogate as sg
 
 OPTIONS = [(reset, detach) for reset in ("hard", "soft") for detach in (False, True)]
-
-
-def run(x, v_init=None, gs=None, gv=None, **options):
-    """Spikes, state, bits and gradients of one call."""
-    x = x.detach().requires_grad_()
-    v_init = None if v_init is None else v_init.detach().requires_grad_()
-    s, v, bits = F.lif(x, v_init=v_init, return_state=True, pack=True, **options)
-    loss = (s.double() * (1.0 if gs is None else gs)).sum()
-    loss = loss + (v.double() * (0.0 if gv is None else gv)).sum()
-    inputs = [x] if v_init is None else [x, v_init]
-    return s, v, bits, *torch.autograd.grad(loss, inputs)
 
 
 @pytest.mark.parametrize("surrogate", SURROGATES, ids=lambda s: s.name)
@@ -126,14 +117,7 @@ def test_output_keeps_the_strides(kernels):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_nan_passes_and_never_fires(backend, dtype):
-    x = torch.full((3, 70), 2.0).to(dtype)
-    x[1, 5] = float("nan")
-    s, v, bits = F.lif(x, return_state=True, pack=True, backend=backend)
-    assert s[:, 5].tolist() == [1.0, 0.0, 0.0]
-    assert v[5].isnan()
-    s[:, 5] = 1
-    assert bool((s == 1).all())
-    assert int(bits[2, 0]) & (1 << 5) == 0
+    check_nan(dtype, backend)
 
 
 def test_infinite_input_matches_the_reference(kernels):

@@ -6,13 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ops_calls import random_spikes as spikes
 from ops_cases import DTYPES, KERNELS, LAYOUTS, TOLERANCE, count_saved, error
 
 from stmixer_ops import functional as F
-
-
-def spikes(*shape, rate=0.3):
-    return (torch.rand(shape) < rate).float()
 
 
 @given(

@@ -1,0 +1,65 @@
+"""Tests that want a GPU. Without one they are skipped, or rehearsed on the CPU.
+
+``STMIXER_GPU_TESTS=rehearse`` runs the same bodies on CPU tensors with Triton's interpreter, in a
+small selection, so that they are known to be right before a GPU sees them. ``make gpu`` splits them
+over processes (``STMIXER_GPU_SHARD=i/n``) and keeps each outcome (``STMIXER_GPU_TEST_LOG``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from gpu_cases import DEVICE, REHEARSED
+
+from stmixer_ops.ops._obstacles import OBSTACLES
+
+HERE = Path(__file__).parent
+_LOG = os.environ.get("STMIXER_GPU_TEST_LOG")
+_SHARD = os.environ.get("STMIXER_GPU_SHARD", "0/1")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    own = [item for item in items if HERE in item.path.parents]
+    if DEVICE is None:
+        reason = "needs a GPU (STMIXER_GPU_TESTS=rehearse runs a selection on the CPU)"
+        for item in own:
+            item.add_marker(pytest.mark.skip(reason=reason))
+    shard, shards = map(int, _SHARD.split("/"))
+    others = [item for i, item in enumerate(own) if i % shards != shard]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """A line as soon as an outcome is there: what a time limit cuts off loses nothing before it."""
+    decided = report.when == "call" or report.outcome != "passed"
+    if _LOG and decided and (report.when != "teardown" or report.failed):
+        with open(_LOG, "a") as file:
+            file.write(json.dumps({"test": report.nodeid, "outcome": report.outcome}) + "\n")
+
+
+@pytest.fixture
+def device() -> torch.device:
+    assert DEVICE is not None
+    return DEVICE
+
+
+@pytest.fixture
+def gpu(device: torch.device) -> torch.device:
+    """For what only a GPU has: streams, graphs, large memory."""
+    if REHEARSED:
+        pytest.skip("needs a GPU")
+    return device
+
+
+@pytest.fixture(params=["cuda", "triton"])
+def backend(request: pytest.FixtureRequest, device: torch.device) -> str:
+    reason = OBSTACLES[request.param](torch.empty(0, device=device))
+    if reason is not None:
+        pytest.skip(f"{request.param}: {reason}")
+    return request.param
