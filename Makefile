@@ -6,16 +6,21 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 
+# `make gpu` runs on a Python that has torch with CUDA and installs nothing: the active environment's.
+PYTHON_GPU ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV)/bin/python,python3)
+
 # What the wheel is built from: a change there builds and installs it anew.
 SOURCES := CMakeLists.txt pyproject.toml README.md LICENSE $(shell find cmake csrc python stmixer_ops \
              -type f -not -path '*/__pycache__/*' 2>/dev/null)
 
-.PHONY: demo test bench lint sanitize format clean help
+.PHONY: demo test bench gpu lint sanitize format clean help
 
 help:
 	@echo "make demo      train a small STMixer on digits and run it in the C++ engine"
 	@echo "make test      run the tests against the installed package"
 	@echo "make bench     time the ops and the engine against their peers"
+	@echo "make gpu       on a GPU: build, test, measure, in eight minutes and without network;"
+	@echo "               GPU=--rehearse does it in small on the CPU"
 	@echo "make lint      ruff, clang-format and mypy"
 	@echo "make sanitize  run the C++ under the address and undefined-behaviour sanitizers"
 	@echo "make clean     remove the environment and what was built"
@@ -30,6 +35,9 @@ test: $(STAMPS)/package $(STAMPS)/test
 # A folder run as a program sees the installed package, not the sources beside it.
 bench: $(STAMPS)/package $(STAMPS)/test $(STAMPS)/bench
 	$(BIN)/python bench $(BENCH)
+
+gpu:
+	$(PYTHON_GPU) bench/gpu_stages.py $(GPU)
 
 lint: $(STAMPS)/lint
 	PATH="$(abspath $(BIN)):$$PATH" pre-commit run --all-files --show-diff-on-failure

@@ -1,8 +1,9 @@
 """``python bench [ops|engine|sweep ...]``: run the benchmarks, print the ratios, keep the results.
 
-Every speed is a ratio against a peer in the same run. ``ops`` (``bench_ops.py``) times the training
-ops; ``engine`` and ``sweep`` are the commands ``stmixer bench engine`` and ``stmixer bench sweep``.
-Each writes ``bench/results/<name>.json`` with machine, threads and commit.
+Every speed is a ratio against a peer in the same run. ``ops`` (``bench_ops.py``) times the
+training ops; ``engine`` and ``sweep`` are the commands ``stmixer bench engine`` and
+``stmixer bench sweep``. Each writes ``bench/results/<name>.json`` with machine, threads and commit.
+Only when named: ``floor`` prints what bytes and FLOPs predict for a GPU, ``gpu`` measures there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import floor
+import gpu
 
 from stmixer_ops import cli
 from stmixer_ops._files import write_atomically
@@ -80,18 +84,27 @@ def bench_ops(out: Path) -> None:
 
 
 def main() -> int:
-    names = ("ops", "engine", "sweep")
+    names, when_named = ("ops", "engine", "sweep"), ("floor", "gpu")
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join((*names, *when_named))}"
+    )
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for results")
+    floor.add_arguments(parser)
+    gpu.add_arguments(parser)
     arguments = parser.parse_args()
-    unknown = set(arguments.names) - set(names)
+    unknown = set(arguments.names) - {*names, *when_named}
     if unknown:
-        parser.error(f"unknown {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+        known = ", ".join((*names, *when_named))
+        parser.error(f"unknown {', '.join(sorted(unknown))}; there are {known}")
     status = 0
     for name in arguments.names or names:
         if name == "ops":
             bench_ops(arguments.out)
+        elif name == "floor":
+            status |= floor.run(arguments)
+        elif name == "gpu":
+            status |= gpu.run(arguments)
         else:
             status |= cli.main(["bench", name, "--out", str(arguments.out)])
     return status

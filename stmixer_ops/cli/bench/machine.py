@@ -9,7 +9,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-_LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "openvino", "nncf")
+_LIBRARIES = (
+    "torch", "numpy", "onnx", "onnxruntime", "openvino", "nncf", "triton", "spikingjelly",
+)  # fmt: skip
 
 
 def machine(threads: int) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def race(contestants: Mapping[str, Callable[[], object]], pace: Pace) -> dict[st
             for _ in range(counts[name]):
                 time.sleep(pace.pause)
                 samples[name][turn].append(_timed(call))
-    return {name: _summary(turns) for name, turns in samples.items()}
+    return {name: summary(turns) for name, turns in samples.items()}
 
 
 @contextmanager
@@ -95,7 +95,8 @@ def _calls_in_turn(milliseconds: float, pace: Pace) -> int:
     return min(most, max(fewest, round(1e3 * pace.seconds / max(milliseconds, 1e-3))))
 
 
-def _summary(turns: list[list[float]]) -> Timing:
+def summary(turns: list[list[float]]) -> Timing:
+    """Of samples in milliseconds, turn by turn."""
     samples = [sample for turn in turns for sample in turn]
     first, _, third = statistics.quantiles(samples, n=4, method="inclusive")
     return Timing(

@@ -1,0 +1,239 @@
+"""``make gpu`` without a GPU: what it says, what it decides, and its stages in small on the CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SOURCE = Path(__file__).parents[1]
+if not (SOURCE / "bench").is_dir():
+    pytest.skip("the benchmarks are not beside the tests", allow_module_level=True)
+
+import gpu  # noqa: E402
+import gpu_measure  # noqa: E402
+import gpu_report  # noqa: E402
+import gpu_stages  # noqa: E402
+from cases import cases  # noqa: E402
+from gpu_peers import (  # noqa: E402
+    Contestant,
+    Missing,
+    agreement,
+    automatic,
+    contestants,
+    spikingjelly_node,
+)
+from gpu_timing import Clock  # noqa: E402
+
+CPU = torch.device("cpu")
+TINY = {case.group: case for case in cases(tiny=True)}
+
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+
+
+# -- Stages ----------------------------------------------------------------------------------------
+
+
+@without_gpu
+@pytest.mark.parametrize("script", ["gpu_stages.py", "gpu"])
+def test_stops_early_without_a_gpu(script):
+    command = ["bench/gpu_stages.py"] if script.endswith(".py") else ["bench", "gpu"]
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, cwd=SOURCE, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "no GPU" in done.stderr
+    assert "rehearse" in done.stderr
+
+
+def test_a_python_without_torch_is_named(monkeypatch):
+    monkeypatch.setattr(gpu_stages.importlib.util, "find_spec", lambda name: None)
+    assert "has no torch" in gpu_stages.obstacle(rehearse=True)
+    assert gpu_stages.missing_tools()[:2] == ["scikit_build_core", "pybind11"]
+
+
+def test_building_without_tools_runs_from_the_sources(monkeypatch, capsys):
+    monkeypatch.setattr(gpu_stages, "missing_tools", lambda: ["pybind11"])
+    assert gpu_stages.build(1.0)["PYTHONPATH"] == str(SOURCE)
+    assert "pybind11 missing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "stopped", "clean", "status"),
+    [
+        (["passed", "skipped"], False, True, "passed"),
+        (["passed", "failed"], False, False, "failed"),
+        (["skipped"], False, True, "failed"),  # nothing was tested
+        ([], False, True, "failed"),
+        (["passed"], True, True, "failed"),
+        (["passed"], False, False, "failed"),  # a crash, or the race detector
+    ],
+)
+def test_tests_are_green_only_if_something_passed(outcomes, stopped, clean, status):
+    rows = [{"test": f"t{i}", "outcome": outcome} for i, outcome in enumerate(outcomes)]
+    found = gpu_stages.outcome(rows, stopped, clean)
+    assert found["status"] == status
+    assert len(found["failed"]) == outcomes.count("failed")
+
+
+def run_gpu_tests(tmp_path, *options, **environment):
+    log = tmp_path / "log.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "gpu", *options],
+        capture_output=True, text=True, check=False, cwd=SOURCE / "tests",
+        env=os.environ | {"STMIXER_GPU_TEST_LOG": str(log)} | environment,
+    )  # fmt: skip
+    rows = log.read_text().splitlines() if log.is_file() else []
+    return done, [json.loads(row) for row in rows]
+
+
+@without_gpu
+def test_gpu_tests_are_skipped_with_the_reason(tmp_path):
+    done, rows = run_gpu_tests(tmp_path, "-rs", STMIXER_GPU_TESTS="")
+    assert done.returncode == 0
+    assert {row["outcome"] for row in rows} == {"skipped"}
+    assert "needs a GPU (STMIXER_GPU_TESTS=rehearse" in done.stdout
+
+
+@without_gpu
+def test_gpu_tests_can_be_rehearsed_and_split(tmp_path):
+    """The bodies run on the interpreter; two shards together are everything, none twice."""
+    pytest.importorskip("triton", reason="triton is not installed")
+    found = []
+    for shard in ("0/2", "1/2"):
+        folder = tmp_path / shard[0]
+        folder.mkdir()
+        done, rows = run_gpu_tests(
+            folder, "-k", "small_shapes or one_image_repeated", STMIXER_GPU_TESTS="rehearse",
+            STMIXER_GPU_SHARD=shard, TRITON_INTERPRET="1",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        found += rows
+    names = [row["test"] for row in found]
+    assert len(names) == len(set(names))
+    ran = {row["test"].split("::")[1] for row in found if row["outcome"] == "passed"}
+    assert {"test_small_shapes[triton-lif]", "test_small_shapes[triton-pack_spikes]"} <= ran
+
+
+# -- Contestants -----------------------------------------------------------------------------------
+
+
+def test_contestants_of_each_case():
+    names = {group: [c.name for c in contestants(case)] for group, case in TINY.items()}
+    assert names["lif"] == [
+        "stmixer_ops cuda", "stmixer_ops triton", "eager", "SpikingJelly cuda",
+        "SpikingJelly triton", "torch.compile",
+    ]  # fmt: skip
+    assert "eager (cuBLAS, cuDNN)" in names["spike_linear"]
+    assert names["train"] == ["stmixer_ops", "eager", "torch.compile"]
+    assert names["infer"][-1] == "torch.compile max-autotune"
+
+
+def test_every_case_belongs_to_a_group():
+    grouped = [group for groups in gpu_measure.GROUPS.values() for group in groups]
+    assert sorted(grouped) == sorted(TINY)
+    assert set(gpu._SHARES) == set(gpu_measure.GROUPS)
+
+
+@without_gpu
+def test_missing_peers_say_why():
+    with pytest.raises(Missing, match="SpikingJelly"):
+        spikingjelly_node("triton", CPU)
+
+
+@pytest.mark.parametrize("group", ["lif", "bn_lif", "token_mix_lif", "spike_linear", "STMBlock"])
+def test_eager_computes_what_our_ops_do(group):
+    case = TINY[group]
+    eager = next(c for c in contestants(case) if c.name.startswith("eager"))
+    differs, allowed = agreement(case, automatic(case, CPU)(), eager.make(case, CPU)())
+    assert differs <= allowed
+
+
+def test_whoever_computes_something_else_gets_no_time():
+    case = TINY["lif"]
+    clock = Clock(CPU, seconds=0.01)
+    expected = torch.ones(2, 2, 64)
+    wrong = Contestant("wrong", lambda case, device: lambda: torch.zeros(2, 2, 64), ours=True)
+    row = gpu_measure.measure(case, wrong, clock, expected)
+    assert row["status"] == "disagrees"
+    assert "ms" not in row
+
+    def broken(case, device):
+        raise ZeroDivisionError("by nought")
+
+    row = gpu_measure.measure(case, Contestant("broken", broken), clock, expected)
+    assert (row["status"], row["reason"]) == ("failed", "ZeroDivisionError: by nought")
+    right = Contestant("right", lambda case, device: lambda: expected, ours=True)
+    row = gpu_measure.measure(case, right, clock, expected)
+    assert row["status"] == "measured"
+    assert row["how"] == "wall clock (rehearsal)"
+
+
+# -- Report ----------------------------------------------------------------------------------------
+
+
+def result_of(ours_ms, peer_ms, ours_peak=None, peer_peak=None):
+    """A result of two cases by two contestants each."""
+    rows = [{"copy_bandwidth": 4e12}]
+    for case, peer in (("lif T=4", "SpikingJelly triton"), ("train batch=256", "eager")):
+        for name, ms, peak in (("stmixer_ops", ours_ms, ours_peak), (peer, peer_ms, peer_peak)):
+            row = {"case": case, "contestant": name, "ours": name == "stmixer_ops", "ms": ms}
+            rows.append({**row, "status": "measured", "how": "graph", "peak_bytes": peak})
+    about = {"gpu": {"name": "NVIDIA H200"}, "versions": {"torch": "2", "spikingjelly": "2.0.0"}}
+    return gpu.assemble(rows, about | {"commit": "abc"}, rehearse=False) | {"notes": []}
+
+
+def test_targets_are_judged():
+    text = gpu_report.targets_table(result_of(0.05, 0.10, 300, 1000))
+    lines = {line.split("  ")[0]: line.split() for line in text.splitlines()}
+    assert lines["lif T=4, speed against SpikingJelly"][-2:] == ["2.00", "met"]
+    assert lines["train batch=256, speed against eager"][-2:] == ["2.00", "missed"]
+    assert lines["train batch=256, memory against eager"][-2:] == ["0.30", "met"]
+    # 10 bytes for each of 4 x 64 x 65536 in 0.05 ms at 4 TB/s
+    share = 10 * 4 * 64 * 65536 / 0.05e-3 / 4e12
+    assert lines["lif T=4, bandwidth against copy"][-2:] == [f"{share:.2f}", "met"]
+    assert lines["infer batch=1, speed against torch.compile"][-2:] == ["not", "measured"]
+
+
+def test_measured_stands_beside_predicted():
+    result = result_of(0.05, 0.10)
+    text = gpu_report.report(result)
+    peer = next(line for line in text.splitlines() if "SpikingJelly triton" in line)
+    assert "2.00x" in peer  # measured
+    assert "2.20x" in peer  # predicted of its version: 22 bytes to 10
+    result["tests"] = {"status": "failed", "summary": "1 failed"}
+    assert gpu_report.report(result).startswith("THE GPU TESTS ARE NOT GREEN (1 failed)")
+
+
+@pytest.mark.parametrize("rehearse", [True, False])
+def test_a_rehearsal_is_kept_apart(tmp_path, rehearse):
+    result = {"machine": {"gpu": {"name": "NVIDIA H200"}}}
+    arguments = type("Arguments", (), {"rehearse": rehearse, "out": tmp_path})
+    path = gpu._path(result, arguments)
+    expected = gpu.REHEARSAL / "rehearsal.json" if rehearse else tmp_path / "gpu-nvidia-h200.json"
+    assert path == expected
+
+
+@without_gpu
+def test_a_group_in_small(tmp_path):
+    """All of a group's contestants, in a process of its own, a line for each."""
+    rows = tmp_path / "rows.jsonl"
+    command = [sys.executable, "bench", "gpu", "--child", "lif", str(rows), "--rehearse"]
+    done = subprocess.run(
+        command, cwd=SOURCE, check=False, capture_output=True, text=True,
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in rows.read_text().splitlines()]
+    status = {row["contestant"]: row["status"] for row in found if "contestant" in row}
+    assert set(status) == {c.name for c in contestants(TINY["lif"])}
+    assert status["eager"] == status["torch.compile"] == "measured"
+    assert "failed" not in status.values()
+    result = gpu.assemble(found, {"commit": None}, rehearse=True)
+    assert 0 < result["cases"][0]["rate"] < 1
