@@ -1,4 +1,4 @@
-"""spike_linear, spike_conv2d, conv_lif and the packing of spikes."""
+"""spike_linear, spike_conv2d and the packing of spikes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops_calls import random_spikes as spikes
 from ops_cases import DTYPES, KERNELS, LAYOUTS, TOLERANCE, count_saved, error
+from torch.library import opcheck
+from triton_aot import compile_for
 
 from stmixer_ops import functional as F
 
@@ -53,12 +55,15 @@ def test_pack_by_every_kernel(kernels):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_linear(layout, dtype):
+@pytest.mark.parametrize("backend", KERNELS)
+def test_linear(backend, layout, dtype):
+    if backend == "triton" and dtype == torch.float64:
+        pytest.skip("float64 has no tensor-core product")
     s = LAYOUTS[layout](spikes(2, 3, 5, 4, 33)).to(dtype)
     weight, g = torch.randn(7, 33).to(dtype), torch.randn(2, 3, 5, 4, 7).to(dtype)
     for bits in (None, F.pack_spikes(s)):
         a, b = s.detach().requires_grad_(), weight.detach().requires_grad_()
-        y = F.spike_linear(a, b, bits, backend="cpu")
+        y = F.spike_linear(a, b, bits, backend=backend)
         gradients = torch.autograd.grad(y, (a, b), g)
         exact = s.double() @ weight.double().t()
         assert error(y, exact) <= 4 * TOLERANCE[dtype]
@@ -69,11 +74,12 @@ def test_linear(layout, dtype):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 1), (1, 0), (3, 2)])
-def test_conv(layout, stride, padding):
+@pytest.mark.parametrize("backend", KERNELS)
+def test_conv(backend, layout, stride, padding):
     s, weight = LAYOUTS[layout](spikes(2, 3, 5, 9, 7)), torch.randn(4, 5, 3, 3)
     for bits in (None, F.pack_spikes(s)):
         a, b = s.detach().requires_grad_(), weight.detach().requires_grad_()
-        y = F.spike_conv2d(a, b, stride, padding, bits, backend="cpu")
+        y = F.spike_conv2d(a, b, stride, padding, bits, backend=backend)
         c, d = s.detach().double().requires_grad_(), weight.double().requires_grad_()
         exact = torch.conv2d(c.flatten(0, 1), d, stride=stride, padding=padding).view_as(y)
         g = torch.randn_like(y)
@@ -84,12 +90,13 @@ def test_conv(layout, stride, padding):
 
 
 @pytest.mark.parametrize("needs", [(True, False), (False, True)])
-def test_one_gradient_only(needs):
-    s, weight = spikes(2, 3, 4, 6, 6).requires_grad_(needs[0]), torch.randn(5, 4, 3, 3)
-    weight.requires_grad_(needs[1])
-    F.spike_conv2d(s, weight, 1, 1, backend="cpu").sum().backward()
+@pytest.mark.parametrize("backend", KERNELS)
+def test_one_gradient_only(backend, needs):
+    s = LAYOUTS["channels_last"](spikes(2, 3, 4, 6, 6)).requires_grad_(needs[0])
+    weight = torch.randn(5, 4, 3, 3).requires_grad_(needs[1])
+    F.spike_conv2d(s, weight, 1, 1, backend=backend).sum().backward()
     flat = torch.randn(2, 6).requires_grad_(needs[1])
-    F.spike_linear(s, flat, backend="cpu").sum().backward()
+    F.spike_linear(s, flat, backend=backend).sum().backward()
     assert (s.grad is not None, weight.grad is not None, flat.grad is not None) == (
         needs[0],
         needs[1],
@@ -106,12 +113,13 @@ def test_autocast_computes_in_its_dtype():
     assert weight.grad.dtype == torch.float32
 
 
-def test_linear_saves_bits():
+@pytest.mark.parametrize("backend", KERNELS)
+def test_linear_saves_bits(backend):
     s = spikes(4, 8, 16, 64).bfloat16()
     weight = torch.randn(32, 64, dtype=torch.bfloat16, requires_grad=True)
     bits = F.pack_spikes(s)
     with count_saved() as saved:
-        F.spike_linear(s.requires_grad_(), weight, bits, backend="cpu")
+        F.spike_linear(s.requires_grad_(), weight, bits, backend=backend)
         kept = saved()
     assert kept == {
         bits.untyped_storage().data_ptr(): s.numel() // 8,
@@ -119,26 +127,72 @@ def test_linear_saves_bits():
     }
 
 
-def test_conv_saves_bits():
+@pytest.mark.parametrize("backend", KERNELS)
+def test_conv_saves_bits(backend):
     s = spikes(2, 3, 32, 9, 9).movedim(2, -1).contiguous().movedim(-1, 2).requires_grad_()
     weight = torch.randn(8, 32, 3, 3, requires_grad=True)
     with count_saved() as saved:
-        F.spike_conv2d(s, weight, 1, 1, backend="cpu")
+        F.spike_conv2d(s, weight, 1, 1, backend=backend)
         assert sorted(saved().values()) == sorted([s.numel() // 8, weight.numel() * 4])
 
 
-def test_conv_lif_is_its_parts():
-    s, weight, bias = spikes(3, 2, 4, 8, 8), torch.randn(6, 4, 3, 3), torch.randn(6)
-    residual = torch.randn(3, 2, 6, 8, 8)
-    out, total, v = F.conv_lif(
-        s, weight, bias, 1, 1, residual=residual, return_sum=True, return_state=True, decay=0.9
+# kernel, stride, padding, images, channels in and out, height, width
+GEOMETRIES = [
+    (1, 1, 0, 1, 1, 1, 1, 1),
+    (1, 1, 0, 700, 100, 65, 1, 1),
+    (3, 2, 1, 3, 40, 35, 9, 7),
+    (3, 1, 1, 2, 63, 70, 5, 6),
+    (2, 3, 0, 2, 130, 7, 8, 4),
+]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_weight_gradient_from_bits(geometry, dtype):
+    """Sums of narrow gradients are kept in float32, so every dtype is held to its error."""
+    if "triton" not in KERNELS:
+        pytest.skip("triton does not run here")
+    kernel, stride, padding, images, channels, outputs, height, width = geometry
+    s = spikes(images, channels, height, width).double()
+    weight = torch.zeros(outputs, channels, kernel, kernel, dtype=torch.double, requires_grad=True)
+    y = torch.conv2d(s, weight, stride=stride, padding=padding)
+    g = torch.randn(y.shape).to(dtype)
+    (exact,) = torch.autograd.grad(y, weight, g.double())
+    arguments = (g, F.pack_spikes(s.movedim(1, -1)), channels, kernel, stride, padding, "triton")
+    actual = torch.ops.stmixer.spike_weight_gradient(*arguments)
+    assert actual.dtype == torch.float32
+    assert error(actual, exact) <= TOLERANCE[torch.float32]
+    op = torch.ops.stmixer.spike_weight_gradient.default
+    assert set(opcheck(op, arguments).values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_weight_gradient_compiles_without_spills(capability):
+    results = compile_for(
+        capability,
+        """if True:
+    import torch
+    from stmixer_ops.ops.spike_linear import triton as kernels
+
+    def launch(dtype, images, size, channels, outputs, kernel):
+        g = torch.zeros(images, outputs, size, size, dtype=dtype)
+        bits = torch.zeros(images, size, size, -(-channels // 32), dtype=torch.int32)
+        return lambda: kernels.spike_weight_gradient(g, bits, channels, kernel, 1, kernel // 2)
+
+    launches = [
+        launch(dtype, images, *shape)
+        for dtype in (torch.bfloat16, torch.float16, torch.float32)
+        for shape in ((1, 384, 1536, 1), (16, 96, 192, 3), (32, 48, 96, 3))
+        for images in (64, 100)
+    ]
+""",
     )
-    exact = torch.conv2d(s.flatten(0, 1), weight, bias, padding=1).view_as(residual) + residual
-    assert error(total, exact) <= 1e-5
-    expected, state = F.lif(total, decay=0.9, return_state=True)
-    assert torch.equal(out, expected)
-    assert torch.equal(v, state)
-    assert torch.equal(F.conv_lif(s, weight), F.lif(F.spike_conv2d(s, weight)))
+    # One kernel for any batch; channels above and below the wide tile.
+    assert [len(kernels) for kernels in results] == [1, 0, 1, 0, 1, 0] * 2 + [1, 0, 1, 0, 0, 0]
+    for kernel in (kernel for kernels in results for kernel in kernels):
+        assert kernel["spilled"] == 0, kernel
+        assert kernel["mma"] > 0, kernel
+        assert kernel["shared"] <= 80 * 1024, kernel
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import _native
 from .._backend import choose
+from .._register import register
 from ..pack import op as pack_op
 from . import reference
+
+_native.library.define(
+    "spike_weight_gradient(Tensor g, Tensor bits, int channels, int kernel, int stride,"
+    " int padding, str backend) -> Tensor"
+)
+register("spike_weight_gradient", __package__)
+
+
+@torch.library.register_fake("stmixer::spike_weight_gradient", lib=_native.library)
+def _spike_weight_gradient_fake(
+    g: Tensor, bits: Tensor, channels: int, kernel: int, *geometry: Any
+) -> Tensor:
+    weight = g.new_empty((kernel, kernel, channels, g.shape[1]), dtype=torch.float32)
+    return weight.permute(3, 2, 0, 1)
 
 
 def _check_operands(s: Tensor, weight: Tensor, channels: int, bits: Tensor | None) -> None:
@@ -37,14 +53,18 @@ def check(s: Tensor, weight: Tensor, bits: Tensor | None) -> None:
     _check_operands(s, weight, s.shape[-1], bits)
 
 
-def check_conv(s: Tensor, weight: Tensor, stride: int, padding: int, bits: Tensor | None) -> None:
-    if weight.dim() != 4 or s.dim() < 4:
+def check_geometry(s: Tensor, weight: Tensor, stride: int, padding: int) -> None:
+    if weight.dim() != 4 or s.dim() < 4 or weight.shape[2] != weight.shape[3]:
         raise ValueError(
             "s must be [..., B, C, H, W] and weight [O, C, K, K], "
             f"got shapes {tuple(s.shape)} and {tuple(weight.shape)}"
         )
     if stride < 1 or padding < 0:
         raise ValueError(f"stride must be >= 1 and padding >= 0, got {stride} and {padding}")
+
+
+def check_conv(s: Tensor, weight: Tensor, stride: int, padding: int, bits: Tensor | None) -> None:
+    check_geometry(s, weight, stride, padding)
     _check_operands(s, weight, s.shape[-3], bits)
 
 
@@ -70,8 +90,14 @@ class _SpikeLinear(torch.autograd.Function):
         gs = (g @ weight.to(g.dtype)).to(ctx.dtype) if ctx.needs_input_grad[0] else None
         if bits is None:
             return gs, None, None, None
-        s = torch.ops.stmixer.unpack_rows(bits, weight.shape[1], g.dtype, ctx.backend)
-        gweight = g.flatten(0, -2).t() @ s.flatten(0, -2)
+        g, bits = g.flatten(0, -2), bits.flatten(0, -2)
+        if ctx.backend == "triton":  # rows are images of one pixel
+            gweight = torch.ops.stmixer.spike_weight_gradient(
+                g[:, :, None, None], bits[:, None, None], weight.shape[1], 1, 1, 0, ctx.backend
+            ).flatten(1)
+        else:
+            s = torch.ops.stmixer.unpack_rows(bits, weight.shape[1], g.dtype, ctx.backend)
+            gweight = g.t() @ s
         return gs, gweight.to(weight.dtype), None, None
 
 
@@ -102,22 +128,34 @@ class _SpikeConv2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         bits, weight = ctx.saved_tensors
-        if bits is None:
-            s = g.new_empty(1).expand(ctx.shape)  # only its shape is read
-        else:
+        stride, padding = ctx.geometry
+        needs_input, needs_weight = ctx.needs_input_grad[:2]
+        gweight = None
+        s = g.new_empty(1).expand(ctx.shape)  # only its shape is read without needs_weight
+        if needs_weight and ctx.backend == "triton" and ctx.channels_inner:
+            needs_weight = False
+            gweight = torch.ops.stmixer.spike_weight_gradient(
+                g, bits, ctx.length, weight.shape[2], stride, padding, ctx.backend
+            )
+        elif needs_weight:
             s = torch.ops.stmixer.unpack_rows(bits, ctx.length, g.dtype, ctx.backend)
             s = s.movedim(-1, 1) if ctx.channels_inner else s
-        stride, padding = ctx.geometry
-        gs, gweight, _ = torch.ops.aten.convolution_backward(
+        gs, gdense, _ = torch.ops.aten.convolution_backward(
             g, s, weight.to(g.dtype), None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1,
-            [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False],
+            [needs_input, needs_weight, False],
         )  # fmt: skip
+        gweight = gdense if gweight is None else gweight
         gs = None if gs is None else gs.to(ctx.dtype)
         return gs, None if gweight is None else gweight.to(weight.dtype), *[None] * 4
 
 
+def _kernels(weight: Tensor) -> dict[str, str | None]:
+    wide = "float64 has no tensor-core product" if weight.dtype == torch.float64 else None
+    return {"cpu": None, "triton": wide}
+
+
 def spike_linear(s: Tensor, weight: Tensor, bits: Tensor | None, backend: str | None) -> Tensor:
-    chosen = choose("spike_linear", backend, {"cpu": None}, (s, weight, bits))
+    chosen = choose("spike_linear", backend, _kernels(weight), (s, weight, bits))
     if chosen == "reference":
         return reference.spike_linear(s, weight)
     return _SpikeLinear.apply(s, weight, bits, chosen)
@@ -126,7 +164,7 @@ def spike_linear(s: Tensor, weight: Tensor, bits: Tensor | None, backend: str | 
 def spike_conv2d(
     s: Tensor, weight: Tensor, stride: int, padding: int, bits: Tensor | None, backend: str | None
 ) -> Tensor:
-    chosen = choose("spike_conv2d", backend, {"cpu": None}, (s, weight, bits))
+    chosen = choose("spike_conv2d", backend, _kernels(weight), (s, weight, bits))
     if chosen == "reference":
         return reference.spike_conv2d(s, weight, stride, padding)
     flat = None if bits is None else bits.flatten(0, -4)
