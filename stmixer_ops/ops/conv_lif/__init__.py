@@ -1,0 +1,1 @@
+"""Convolution of spikes straight into neurons, for inference."""

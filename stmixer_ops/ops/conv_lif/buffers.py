@@ -1,0 +1,65 @@
+"""Where the results of conv_lif lie: every backend and the fake allocate them here."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _native
+from ..lif.spec import state_dtype
+
+
+class Results(NamedTuple):
+    """All with channels innermost; empty where not asked for."""
+
+    spikes: Tensor
+    total: Tensor
+    state: Tensor
+    bits: Tensor
+
+
+def rows(x: Tensor) -> Tensor:
+    """``[..., C, H, W]`` seen with the channels innermost."""
+    return x.movedim(-3, -1)
+
+
+def images(x: Tensor) -> Tensor:
+    """The inverse of :func:`rows`."""
+    return x.movedim(-1, -3)
+
+
+def output_shape(s: Tensor, weight: Tensor, stride: int, padding: int) -> tuple[int, ...]:
+    """``(T, B, O, H, W)`` of the convolution."""
+    size = (
+        (extent + 2 * padding - kernel) // stride + 1
+        for extent, kernel in zip(s.shape[3:], weight.shape[2:], strict=True)
+    )
+    return (s.shape[0], s.shape[1], weight.shape[0], *size)
+
+
+def allocate(
+    weight: Tensor,
+    shape: tuple[int, ...],
+    keep_spikes: bool,
+    keep_sum: bool,
+    return_state: bool,
+    pack: bool,
+) -> Results:
+    dtype = state_dtype(weight.dtype)
+    steps, batch, channels, height, width = shape
+    image = (batch, height, width)
+    full, words = (steps, *image, channels), (steps, *image, (channels + 31) // 32)
+
+    def empty(wanted: bool, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        if not wanted:
+            return _native.nothing(weight, dtype)
+        return images(weight.new_empty(shape, dtype=dtype))
+
+    return Results(
+        empty(keep_spikes, full, weight.dtype),
+        empty(keep_sum, full, weight.dtype),
+        empty(return_state, (*image, channels), dtype),
+        empty(pack, words, torch.int32),
+    )

@@ -1,0 +1,128 @@
+"""conv_lif: checks, choice of backend, registration. Inference only: there is no gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _native
+from .._backend import choose
+from .._register import register
+from ..lif.op import surrogate_obstacle
+from ..lif.spec import LIFSpec, check_state, check_time_first
+from ..pack import op as pack_op
+from ..spike_linear.op import check_geometry
+from . import reference
+from .buffers import Results, allocate, output_shape
+
+_native.library.define(
+    "conv_lif(Tensor s, Tensor weight, Tensor? bias, Tensor? residual, Tensor? v_init, int stride,"
+    " int padding, float threshold, float decay, str reset, bool keep_spikes, bool keep_sum,"
+    " bool return_state, bool pack, str backend) -> (Tensor, Tensor, Tensor, Tensor)"
+)
+register("conv_lif", __package__)
+
+
+@torch.library.register_fake("stmixer::conv_lif", lib=_native.library)
+def _conv_lif_fake(
+    s: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    v_init: Tensor | None,
+    stride: int,
+    padding: int,
+    threshold: float,
+    decay: float,
+    reset: str,
+    keep_spikes: bool,
+    keep_sum: bool,
+    return_state: bool,
+    pack: bool,
+    backend: str,
+) -> Results:
+    shape = output_shape(s, weight, stride, padding)
+    return allocate(weight, shape, keep_spikes, keep_sum, return_state, pack)
+
+
+def check(
+    s: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int,
+    padding: int,
+    residual: Tensor | None,
+    v_init: Tensor | None,
+    pack: Any,
+) -> None:
+    check_geometry(s, weight, stride, padding)
+    check_time_first(weight, "weight")
+    if s.dim() != 5 or s.shape[0] == 0:
+        raise ValueError(f"s must be [T, B, C, H, W] with T >= 1, got shape {tuple(s.shape)}")
+    if s.dtype == torch.int32:
+        pack_op.check_bits(s, weight.shape[1], 2)
+    elif s.dtype != weight.dtype:
+        raise TypeError(f"s must be {weight.dtype} like weight, or int32 words, got {s.dtype}")
+    elif s.shape[2] != weight.shape[1]:
+        raise ValueError(
+            f"weight must take the {s.shape[2]} channels of s (shape {tuple(s.shape)}), "
+            f"got shape {tuple(weight.shape)}"
+        )
+    shape = output_shape(s, weight, stride, padding)
+    if min(shape[3:]) < 1:
+        raise ValueError(
+            f"the window of weight (shape {tuple(weight.shape)}) must fit in s of shape "
+            f"{tuple(s.shape)} and padding {padding}"
+        )
+    if bias is not None and bias.shape != shape[2:3]:
+        raise ValueError(f"bias must have shape ({shape[2]},), got {tuple(bias.shape)}")
+    if residual is not None and (residual.shape != shape or residual.dtype != weight.dtype):
+        raise ValueError(
+            f"residual must be {weight.dtype} of shape {shape} like the result, "
+            f"got {residual.dtype} {tuple(residual.shape)}"
+        )
+    check_state(v_init, weight.new_empty(1).expand(shape))
+    if pack not in (False, True, "only"):
+        raise ValueError(f"pack must be False, True or 'only', got {pack!r}")
+
+
+def _obstacles(spec: LIFSpec, weight: Tensor, others: tuple[Any, ...]) -> dict[str, str | None]:
+    obstacle = surrogate_obstacle(spec.surrogate)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in others):
+        obstacle = "its kernels are for inference, and an argument requires a gradient"
+    wide = "float64 has no kernel" if weight.dtype == torch.float64 else None
+    return {"cpu": obstacle, "triton": obstacle or wide}
+
+
+def conv_lif(
+    s: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int,
+    padding: int,
+    residual: Tensor | None,
+    spec: LIFSpec,
+    v_init: Tensor | None,
+    *,
+    keep_spikes: bool,
+    keep_sum: bool,
+    return_state: bool,
+    pack: bool,
+    backend: str | None,
+) -> Results:
+    """Spikes, what the LIF integrated, last membrane, bits along the channels; where asked for."""
+    tensors = (s, weight, bias, residual, v_init)
+    chosen = choose("conv_lif", backend, _obstacles(spec, weight, tensors), tensors)
+    if chosen == "reference":
+        out, total, v = reference.conv_lif(
+            s, weight, bias, stride, padding, residual, keep_sum, spec, v_init
+        )
+        return Results(out, total, v, pack_op.pack_spikes(out, 2, backend) if pack else v)
+    return Results(
+        *torch.ops.stmixer.conv_lif(
+            s, weight, bias, residual, v_init, stride, padding, spec.threshold, spec.decay,
+            spec.reset, keep_spikes, keep_sum, return_state, pack, chosen,
+        )
+    )  # fmt: skip
