@@ -22,6 +22,7 @@ _HOME = {
     "SSA": "nn",
     "SMLLoss": "nn",
     "decay_from_tau": "nn",
+    "optimize_for_inference": "nn",
     "record": "nn",
     "STMixer": "models",
     "Spikformer": "models",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         STMBlock,
         TokenMixer,
         decay_from_tau,
+        optimize_for_inference,
         record,
     )
     from .ops import backend_report, use_backend
@@ -91,6 +93,7 @@ __all__ = [
     "load_official",
     "models",
     "nn",
+    "optimize_for_inference",
     "record",
     "surrogate",
     "train",

@@ -12,6 +12,8 @@ from ..models import STMixer
 from ..nn import IPSPS, LIF, STM, STMBlock
 from ..nn.block import ChannelMLP, TokenMixer
 from ..nn.embed import ConvBNLIF
+from ..nn.fused import Folded
+from ..nn.inference import fold_obstacle, folded_values
 from ..nn.recorder import unwrap
 from .graph import Description, Graph
 
@@ -65,28 +67,17 @@ def _float64(tensor: Tensor, path: str) -> np.ndarray:
 
 def _fold(layer: Any, bn: Any, path: str, bn_path: str) -> tuple[np.ndarray, np.ndarray]:
     """Weight ``[out, ...]`` and bias of ``layer`` followed by ``bn`` in eval mode, in float64."""
-    if not isinstance(bn, nn.modules.batchnorm._BatchNorm):
-        raise ValueError(f"the engine cannot express {bn_path} ({type(bn).__name__})")
-    if bn.running_mean is None or bn.running_var is None:
-        raise ValueError(
-            f"the engine cannot express {bn_path} ({type(bn).__name__}) without running "
-            "statistics: batch statistics exist in training only"
-        )
-    mean = _float64(bn.running_mean, f"{bn_path}.running_mean")
-    variance = _float64(bn.running_var, f"{bn_path}.running_var")
-    if (variance + bn.eps <= 0).any():
-        raise ValueError(f"{bn_path}.running_var + eps must be positive")
-    scale = 1 / np.sqrt(variance + bn.eps)
-    shift = -mean * scale
-    if bn.weight is not None:
-        gamma = _float64(bn.weight, f"{bn_path}.weight")
-        scale, shift = scale * gamma, shift * gamma
-    if bn.bias is not None:
-        shift = shift + _float64(bn.bias, f"{bn_path}.bias")
-    if layer.bias is not None:
-        shift = shift + scale * _float64(layer.bias, f"{path}.bias")
-    weight = _float64(layer.weight, f"{path}.weight")
-    return weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), shift
+    name = f"{bn_path} ({type(bn).__name__})"
+    if not isinstance(bn, (nn.modules.batchnorm._BatchNorm, Folded)):
+        raise ValueError(f"the engine cannot express {name}")
+    for module, module_path in ((layer, path), (bn, bn_path)):
+        for key, value in (*module.named_parameters(), *module.named_buffers()):
+            _float64(value, f"{module_path}.{key}")
+    obstacle = fold_obstacle(bn)
+    if obstacle is not None:
+        raise ValueError(f"the engine cannot express {name} {obstacle}")
+    weight, bias = folded_values(layer, bn)
+    return weight.cpu().numpy(), bias.cpu().numpy()
 
 
 class _Exporter:

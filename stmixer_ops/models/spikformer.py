@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from ..nn.attention import SSA
 from ..nn.embed import SPS
-from ..nn.layers import (
-    CountedLinear,
-    SpikeLinear,
-    bn_then_lif,
-    channels_first,
-    channels_last,
-    to_tokens,
-    wants_bits,
-)
+from ..nn.fused import packing, project_then_lif
+from ..nn.layers import CountedLinear, SpikeLinear, channels_first, channels_last, to_tokens
 from ..nn.lif import LIF
 from ..nn.synapse import Synapse
 from ..surrogate import Sigmoid
@@ -50,6 +43,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 class SpikformerMLP(nn.Module):
     """(Linear, BN, LIF) twice: ``[T, B, N, C]`` to the same."""
 
+    normalised: ClassVar = {"fc1": "bn1", "fc2": "bn2"}
+
     def __init__(self, dim: int, mlp_ratio: float, **lif: Any) -> None:
         super().__init__()
         hidden = int(dim * mlp_ratio)
@@ -61,8 +56,11 @@ class SpikformerMLP(nn.Module):
         self.lif2 = LIF(**lif)
 
     def forward(self, x: Tensor) -> Tensor:
-        s, _, bits = bn_then_lif(self.bn1, self.lif1, self.fc1(x), pack=wants_bits())
-        return bn_then_lif(self.bn2, self.lif2, self.fc2(s, bits))[0]
+        spikes, _ = project_then_lif(
+            self.fc1, self.bn1, self.lif1, (x, None), pack=packing(self.bn2)
+        )
+        (s, _), _ = project_then_lif(self.fc2, self.bn2, self.lif2, spikes)
+        return s
 
     def synapses(self) -> Iterator[Synapse]:
         yield Synapse(self.lif1, self.fc2)

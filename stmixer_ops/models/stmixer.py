@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from ..nn.block import STMBlock
 from ..nn.embed import IPSPS, SPS
-from ..nn.layers import channels_first, is_plain, make_head, to_tokens
+from ..nn.fused import is_plain
+from ..nn.layers import channels_first, make_head, to_tokens
 from ..nn.sml import SurrogateModule, surrogate_depths
 from .base import SpikingClassifier
 

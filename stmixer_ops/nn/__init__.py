@@ -3,6 +3,7 @@
 from .attention import SSA
 from .block import ChannelMLP, STMBlock, TokenMixer
 from .embed import IPSPS, SPS
+from .inference import optimize_for_inference
 from .layers import STM, SpikeConv2d, SpikeLinear
 from .lif import LIF, decay_from_tau
 from .recorder import record
@@ -22,5 +23,6 @@ __all__ = [
     "SurrogateModule",
     "TokenMixer",
     "decay_from_tau",
+    "optimize_for_inference",
     "record",
 ]

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from .layers import (
-    CountedLinear,
-    SpikeLinear,
-    Spikes,
-    batch_norm,
-    bn_then_lif,
-    check_heads,
-    fire,
-    from_tokens,
-    to_tokens,
-    wants_bits,
-)
+from .fused import Spikes, batch_norm, fire, packing, project, project_then_lif
+from .layers import CountedLinear, SpikeLinear, check_heads, from_tokens, to_tokens
 from .lif import LIF
 from .synapse import Synapse
 
@@ -42,6 +32,7 @@ class SSA(nn.Module):
     Shape: ``[T, B, C, N]`` or ``[T, B, C, H, W]`` to the same.
     """
 
+    normalised: ClassVar = {"q": "q_bn", "k": "k_bn", "v": "v_bn", "proj": "proj_bn"}
     q: CountedLinear
     k: CountedLinear
     v: CountedLinear
@@ -82,27 +73,25 @@ class SSA(nn.Module):
         if stage == "block":
             self.proj_lif = LIF(**lif)
 
-    def currents(self, spikes: Spikes) -> Tensor:
-        """What ``proj_bn`` normalises, ``[T, B, N, C]``, from the input with channels innermost."""
+    def spikes(self, spikes: Spikes) -> Spikes:
+        """What ``proj`` reads, from the input with channels innermost."""
         q, k, v = (self._heads(name, spikes) for name in ("q", "k", "v"))
         # Integers, so the order does not matter: k^T v first costs N d^2, not N^2 d.
         y = (q @ (k.transpose(-1, -2) @ v)) * self.scale
-        s, bits = fire(self.attn_lif, y.transpose(2, 3).flatten(3), pack=wants_bits())
-        return self.proj(s, bits)
+        return fire(self.attn_lif, y.transpose(2, 3).flatten(3), pack=packing(self.proj_bn))
 
     def _heads(self, name: str, spikes: Spikes) -> Tensor:
         """Spikes of q, k or v: ``[T, B, heads, N, C / heads]``."""
         linear, bn, lif = (getattr(self, name + part) for part in ("", "_bn", "_lif"))
-        y = linear(*spikes) if self.stage == "mixer" else linear(spikes[0])
-        s, _, _ = bn_then_lif(bn, lif, y)
+        (s, _), _ = project_then_lif(linear, bn, lif, spikes)
         return s.unflatten(-1, (self.num_heads, -1)).transpose(2, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.currents((to_tokens(x, self.dim), None))
+        spikes = self.spikes((to_tokens(x, self.dim), None))
         if self.stage == "mixer":
-            y = batch_norm(self.proj_bn, y)
+            y = batch_norm(self.proj_bn, project(self.proj, spikes))
         else:
-            y, _, _ = bn_then_lif(self.proj_bn, self.proj_lif, y)
+            (y, _), _ = project_then_lif(self.proj, self.proj_bn, self.proj_lif, spikes)
         return from_tokens(y, x.shape)
 
     def input_synapses(self, source: LIF) -> Iterator[Synapse]:

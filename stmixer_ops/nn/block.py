@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from .attention import SSA
-from .layers import (
-    STM,
-    SpikeLinear,
+from .fused import (
+    Pack,
     Spikes,
     batch_norm,
-    bn_then_lif,
-    check_heads,
     fire,
-    from_tokens,
     is_plain,
     mix_then_lif,
-    to_tokens,
+    packing,
+    project,
+    project_then_lif,
     wants_bits,
 )
+from .layers import STM, SpikeLinear, check_heads, from_tokens, to_tokens
 from .lif import LIF
 from .synapse import Synapse
 
@@ -39,6 +38,8 @@ class TokenMixer(nn.Module):
     Shape: the stream ``[T, B, C, N]`` or ``[T, B, C, H, W]`` to the branch, same shape; the
         caller adds the two.
     """
+
+    normalised: ClassVar = {"fc1": "bn1", "fc2": "bn2"}
 
     def __init__(
         self, dim: int, num_tokens: int, num_heads: int, *, mixer: str = "stm", **lif: Any
@@ -63,21 +64,20 @@ class TokenMixer(nn.Module):
         self.fc2 = SpikeLinear(dim, dim, bias=False)
         self.bn2 = nn.BatchNorm1d(dim)
 
-    def currents(self, spikes: Spikes) -> Tensor:
-        """What ``bn2`` normalises, ``[T, B, N, C]``, from the spikes of ``lif1``."""
-        s, _, bits = bn_then_lif(
-            self.bn1, self.lif2, self.fc1(*spikes), pack=self.mixer == "ssa" and wants_bits()
-        )
+    def spikes(self, spikes: Spikes) -> Spikes:
+        """What ``fc2`` reads, from the spikes of ``lif1``."""
+        first = self.fc1, self.bn1, self.lif2, spikes
         if self.mixer == "stm":
-            s = mix_then_lif(self.stm, self.lif3, s)
-        else:
-            s, _, _ = bn_then_lif(self.ssa.proj_bn, self.lif3, self.ssa.currents((s, bits)))
-        return self.fc2(s)
+            (s, _), _ = project_then_lif(*first)
+            return mix_then_lif(self.stm, self.lif3, s), None
+        ssa: Any = self.ssa
+        spikes, _ = project_then_lif(*first, pack=packing(ssa.q_bn))
+        return project_then_lif(ssa.proj, ssa.proj_bn, self.lif3, ssa.spikes(spikes))[0]
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = to_tokens(x, self.dim, self.num_tokens)
-        y = batch_norm(self.bn2, self.currents(fire(self.lif1, tokens, pack=wants_bits())))
-        return from_tokens(y, x.shape)
+        spikes = self.spikes(fire(self.lif1, tokens, pack=packing(self.bn1)))
+        return from_tokens(batch_norm(self.bn2, project(self.fc2, spikes)), x.shape)
 
     def synapses(self) -> Iterator[Synapse]:
         yield Synapse(self.lif1, self.fc1)
@@ -98,6 +98,8 @@ class ChannelMLP(nn.Module):
     Shape: ``[T, B, C, N]`` or ``[T, B, C, H, W]`` to the same.
     """
 
+    normalised: ClassVar = {"fc1": "bn1", "fc2": "bn2"}
+
     def __init__(self, dim: int, mlp_ratio: float = 4.0, **lif: Any) -> None:
         super().__init__()
         hidden = int(dim * mlp_ratio)
@@ -111,15 +113,14 @@ class ChannelMLP(nn.Module):
         self.fc2 = SpikeLinear(hidden, dim, bias=False)
         self.bn2 = nn.BatchNorm1d(dim)
 
-    def currents(self, spikes: Spikes) -> Tensor:
-        """What ``bn2`` normalises, ``[T, B, N, C]``, from the spikes of ``lif1``."""
-        s, _, bits = bn_then_lif(self.bn1, self.lif2, self.fc1(*spikes), pack=wants_bits())
-        return self.fc2(s, bits)
+    def spikes(self, spikes: Spikes, pack: Pack) -> Spikes:
+        """What ``fc2`` reads, from the spikes of ``lif1``."""
+        return project_then_lif(self.fc1, self.bn1, self.lif2, spikes, pack=pack)[0]
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = to_tokens(x, self.dim)
-        y = batch_norm(self.bn2, self.currents(fire(self.lif1, tokens, pack=wants_bits())))
-        return from_tokens(y, x.shape)
+        spikes = self.spikes(fire(self.lif1, tokens, pack=packing(self.bn1)), wants_bits())
+        return from_tokens(batch_norm(self.bn2, project(self.fc2, spikes)), x.shape)
 
     def synapses(self) -> Iterator[Synapse]:
         yield Synapse(self.lif1, self.fc1)
@@ -189,11 +190,25 @@ class STMBlock(nn.Module):
         """
         mixer, mlp = self.token_mixer, self.channel_mlp
         if spikes is None:
-            spikes = fire(mixer.lif1, x, pack=wants_bits())
-        y = mixer.currents(spikes)
-        s, total, bits = bn_then_lif(mixer.bn2, mlp.lif1, y, residual=x, pack=wants_bits())
-        y = mlp.currents((s, bits))
+            spikes = fire(mixer.lif1, x, pack=packing(mixer.bn1))
+        spikes, total = project_then_lif(
+            mixer.fc2,
+            mixer.bn2,
+            mlp.lif1,
+            mixer.spikes(spikes),
+            residual=x,
+            pack=packing(mlp.bn1),
+        )
         if next_lif is None:
-            return total + batch_norm(mlp.bn2, y).to(x.dtype), None
-        s, total, bits = bn_then_lif(mlp.bn2, next_lif, y, residual=total, pack=wants_bits())
-        return total, (s, bits)
+            y = batch_norm(mlp.bn2, project(mlp.fc2, mlp.spikes(spikes, wants_bits())))
+            return total + y.to(x.dtype), None
+        # The next block is one of these, so its first layer reads what this one's does.
+        spikes, total = project_then_lif(
+            mlp.fc2,
+            mlp.bn2,
+            next_lif,
+            mlp.spikes(spikes, packing(mlp.bn2)),
+            residual=total,
+            pack=packing(mixer.bn1),
+        )
+        return total, spikes

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from .layers import (
-    SpikeConv2d,
-    batch_norm,
-    bn_then_lif,
-    channels_first,
-    channels_last,
-    check_floating,
-    kaiming_fan_out_,
-)
+from .fused import Folded, Pack, Spikes, batch_norm, dense, project, project_then_lif
+from .layers import SpikeConv2d, channels_first, channels_last, check_floating, kaiming_fan_out_
 from .lif import LIF, autocast_input
 from .synapse import Projection, Synapse
 
@@ -56,11 +49,17 @@ class ConvBNLIF(nn.Module):
         self.bn = nn.BatchNorm2d(conv.out_channels)
         self.lif = lif
 
+    normalised: ClassVar = {"conv": "bn"}
+
     def forward(self, x: Tensor) -> Tensor:
-        y = channels_last(self.conv(x))
+        spikes = self.run((channels_last(x), None))
+        return channels_first(dense(spikes, self.conv.out_channels, x.dtype))
+
+    def run(self, spikes: Spikes, pack: Pack = False) -> Spikes:
+        """Channels innermost in and out; what comes out is real-valued without neurons."""
         if self.lif is None:
-            return channels_first(batch_norm(self.bn, y))
-        return channels_first(bn_then_lif(self.bn, self.lif, y)[0])
+            return batch_norm(self.bn, project(self.conv, spikes)), None
+        return project_then_lif(self.conv, self.bn, self.lif, spikes, pack=pack)[0]
 
 
 def _check_images(x: Tensor, in_channels: int, divisor: int) -> Tensor:
@@ -124,10 +123,13 @@ class IPSPS(nn.Module):
         self.protect = ConvBNLIF(InputConv2d(in_channels, embed_dim // 8, patch, patch, 0), None)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = y = _check_images(x, self.in_channels, 2**self.downsample)
-        for stage in self.main:
-            y = stage(y)
-        return channels_first(torch.cat([channels_last(self.protect(x)), channels_last(y)], dim=-1))
+        x = channels_last(_check_images(x, self.in_channels, 2**self.downsample))
+        stages: list[Any] = list(self.main)
+        y: Spikes = (x, None)
+        for stage, reader in pairwise([*stages, None]):
+            reads_bits = reader is not None and reader.lif and isinstance(reader.bn, Folded)
+            y = stage.run(y, pack="only" if reads_bits else False)
+        return channels_first(torch.cat([self.protect.run((x, None))[0], y[0]], dim=-1))
 
     def real_valued(self) -> Iterator[nn.Module]:
         """The layers whose input is not spikes (multiply-accumulates)."""

@@ -1,4 +1,4 @@
-"""Synapses as modules, and batch normalisation fused into the neurons that read it.
+"""Synapses as modules, and the layouts they read.
 
 Inside the library activations have channels innermost: ``[T, B, N, C]`` for tokens and
 ``[T, B, H, W, C]`` for images. A 1x1 convolution is then one matrix product, and spikes packed
@@ -11,13 +11,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import functional as F
-from .lif import LIF, autocast_input
-
-Spikes = tuple[Tensor, Tensor | None]
-"""Spikes with channels innermost, and their bits along the channels where they were packed."""
+from .lif import autocast_input
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -105,7 +101,7 @@ class SpikeLinear(CountedLinear):
 
 
 class SpikeConv2d(nn.Conv2d):
-    """``nn.Conv2d`` (no bias) of spikes ``[T, B, C, H, W]``."""
+    """``nn.Conv2d`` of spikes ``[T, B, C, H, W]``; it gets a bias when a BN is folded into it."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int
@@ -117,6 +113,8 @@ class SpikeConv2d(nn.Conv2d):
 
     def forward(self, s: Tensor) -> Tensor:
         y = F.spike_conv2d(s, self.weight, self.stride[0], int(self.padding[0]))
+        if self.bias is not None:
+            y = y + self.bias.to(y.dtype)[:, None, None]
         return channels_first(channels_last(y).contiguous())
 
     def operations(self, spikes: Tensor) -> int:
@@ -184,127 +182,3 @@ class STM(nn.Module):
 
     def extra_repr(self) -> str:
         return f"num_tokens={self.num_tokens}, num_heads={self.num_heads}"
-
-
-def wants_bits() -> bool:
-    """Whether packing spikes pays: the bits serve the backward pass only."""
-    return torch.is_grad_enabled()
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether calling ``module`` does more than its ``forward``, so that it must be called."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )
-
-
-def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
-    """Whether ``module`` is exactly one of ``kinds``, so that its call may be fused away.
-
-    Subclasses (SyncBatchNorm, users' own), replacements and hooked modules must be called.
-    """
-    return type(module) in kinds and not has_hooks(module)
-
-
-def batch_norm(bn: nn.Module, y: Tensor) -> Tensor:
-    """``bn`` over ``y [T, B, ..., C]``, same shape, by calling the module."""
-    if y.dim() == 4 and is_plain(bn, nn.BatchNorm1d):
-        return bn(y.flatten(0, 2)).view(y.shape)
-    z = bn(channels_first(y).flatten(0, 1))
-    return channels_last(z.unflatten(0, y.shape[:2]))
-
-
-def fire(lif: nn.Module, x: Tensor, *, pack: bool = False) -> Spikes:
-    """Spikes of ``lif`` for currents ``x [T, B, ..., C]``."""
-    if not (pack and isinstance(lif, LIF) and is_plain(lif, LIF) and lif.input_scale == 1):
-        return channels_last(lif(channels_first(x))), None
-    s, bits = F.lif(x, pack=True, **lif.options())
-    lif.observe(channels_first(s))
-    return s, bits
-
-
-def bn_then_lif(
-    bn: nn.Module,
-    lif: nn.Module,
-    y: Tensor,
-    *,
-    residual: Tensor | None = None,
-    pack: bool = False,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Batch normalisation of ``y [T, B, ..., C]``, plus ``residual``, into neurons.
-
-    One fused op where ``bn`` is PyTorch's own and ``lif`` is :class:`LIF`; where either is
-    something else or carries hooks, the modules are called one after the other.
-
-    Returns:
-        spikes, the sum (the spikes again without ``residual``), and the bits along C (None unless
-        packed).
-    """
-    if (
-        isinstance(bn, _BatchNorm)
-        and isinstance(lif, LIF)
-        and is_plain(bn, nn.BatchNorm1d, nn.BatchNorm2d)
-        and is_plain(lif, LIF)
-        and (lif.input_scale == 1 or (residual is None and bn.affine))
-    ):
-        return _bn_lif(bn, lif, y, residual, pack)
-    total = batch_norm(bn, y)
-    if residual is not None:
-        total = residual + total.to(residual.dtype)
-    s, bits = fire(lif, total, pack=pack)
-    return s, s if residual is None else total, bits
-
-
-def _bn_lif(
-    bn: _BatchNorm, lif: LIF, y: Tensor, residual: Tensor | None, pack: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    weight: Tensor = bn.weight
-    bias: Tensor = bn.bias
-    if lif.input_scale != 1:
-        weight, bias = weight * lif.input_scale, bias * lif.input_scale
-    # As nn.BatchNorm's forward decides: statistics of the batch, and which running ones.
-    tracked = not bn.training or bn.track_running_stats
-    out = F.bn_lif(
-        y,
-        weight,
-        bias,
-        bn.running_mean if tracked else None,
-        bn.running_var if tracked else None,
-        training=bn.training or bn.running_mean is None,
-        momentum=_momentum(bn),
-        eps=bn.eps,
-        residual=residual,
-        return_sum=residual is not None,
-        channel_dim=-1,
-        pack=pack,
-        **lif.options(),
-    )
-    results = out if isinstance(out, tuple) else (out,)
-    lif.observe(channels_first(results[0]))
-    return results[0], results[0 if residual is None else 1], results[-1] if pack else None
-
-
-def _momentum(bn: _BatchNorm) -> float:
-    """The factor of this update (momentum=None: cumulative average), counting the batch."""
-    if bn.training and bn.track_running_stats and bn.num_batches_tracked is not None:
-        bn.num_batches_tracked.add_(1)
-        if bn.momentum is None:
-            return 1.0 / float(bn.num_batches_tracked)
-    return 0.0 if bn.momentum is None else bn.momentum
-
-
-def mix_then_lif(stm: nn.Module, lif: nn.Module, s: Tensor) -> Tensor:
-    """Token mixing of ``s [T, B, N, C]`` into neurons; the currents stay inside the op."""
-    if not (
-        isinstance(stm, STM) and isinstance(lif, LIF) and is_plain(stm, STM) and is_plain(lif, LIF)
-    ):
-        return channels_last(lif(stm(channels_first(s))))
-    weight = autocast_input(stm.weight)
-    if lif.input_scale != 1:
-        weight = weight * lif.input_scale
-    out = F.token_mix_lif(channels_first(s), weight, **lif.options())
-    lif.observe(out)
-    return channels_last(out)

@@ -1,0 +1,236 @@
+"""From spikes to spikes: what stands between two populations runs in as few passes as it can.
+
+In training a batch normalisation fuses with the neurons that read it. Folded into the layer before
+it, for inference, layer and neurons are one op, which takes and gives bits. Modules that are not
+exactly the library's, or that carry hooks, are called one after the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .. import functional as F
+from .layers import STM, SpikeConv2d, SpikeLinear, channels_first, channels_last
+from .lif import LIF, autocast_input
+
+Spikes = tuple[Any, Tensor | None]
+"""Spikes with channels innermost (None if only packed), and their bits along the channels."""
+
+Pack = bool | Literal["only"]
+
+
+class Folded(nn.Identity):
+    """Stands where a batch normalisation was whose scale and shift are in the layer before it."""
+
+
+def wants_bits() -> bool:
+    """Whether packing spikes pays where a dense product reads them: in the backward pass only."""
+    return torch.is_grad_enabled()
+
+
+def packing(bn: nn.Module) -> Pack:
+    """What neurons hand to a layer that has ``bn`` and neurons behind it: folded, it reads bits."""
+    return "only" if isinstance(bn, Folded) else wants_bits()
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether calling ``module`` does more than its ``forward``, so that it must be called."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Whether ``module`` is exactly one of ``kinds``, so that its call may be fused away.
+
+    Subclasses (SyncBatchNorm, users' own), replacements and hooked modules must be called.
+    """
+    return type(module) in kinds and not has_hooks(module)
+
+
+def batch_norm(bn: nn.Module, y: Tensor) -> Tensor:
+    """``bn`` over ``y [T, B, ..., C]``, same shape, by calling the module."""
+    if y.dim() == 4 and is_plain(bn, nn.BatchNorm1d):
+        return bn(y.flatten(0, 2)).view(y.shape)
+    z = bn(channels_first(y).flatten(0, 1))
+    return channels_last(z.unflatten(0, y.shape[:2]))
+
+
+def fire(lif: nn.Module, x: Tensor, *, pack: Pack = False) -> Spikes:
+    """Spikes of ``lif`` for currents ``x [T, B, ..., C]``."""
+    if not (pack and isinstance(lif, LIF) and is_plain(lif, LIF) and lif.input_scale == 1):
+        return channels_last(lif(channels_first(x))), None
+    s, bits = F.lif(x, pack=True, **lif.options())
+    lif.observe(channels_first(s))
+    return s, bits
+
+
+def dense(spikes: Spikes, channels: int, dtype: torch.dtype) -> Tensor:
+    """``[T, B, ..., C]``, unpacked where there are only bits."""
+    s, bits = spikes
+    if s is None:
+        assert bits is not None
+        s = F.unpack_spikes(bits, channels, dtype=dtype)
+    return s
+
+
+def project(layer: nn.Module, spikes: Spikes) -> Tensor:
+    """Currents ``[T, B, ..., O]`` of ``layer``, by calling the module."""
+    if isinstance(layer, SpikeLinear):
+        s = dense(spikes, layer.in_features, autocast_input(layer.weight).dtype)
+        return layer(s, spikes[1])
+    if isinstance(layer, nn.Conv2d):
+        s = dense(spikes, layer.in_channels, autocast_input(layer.weight).dtype)
+        return channels_last(layer(channels_first(s)))
+    return layer(spikes[0])
+
+
+def project_then_lif(
+    layer: nn.Module,
+    bn: nn.Module,
+    lif: nn.Module,
+    spikes: Spikes,
+    *,
+    residual: Tensor | None = None,
+    pack: Pack = False,
+) -> tuple[Spikes, Any]:
+    """``layer`` of ``spikes``, ``bn``, plus ``residual``, into neurons.
+
+    Returns:
+        their spikes, in the form ``pack`` asks for where that can be done, and the sum that they
+        integrate (None without ``residual``).
+    """
+    if (
+        isinstance(bn, Folded)
+        and isinstance(layer, (SpikeLinear, SpikeConv2d))
+        and isinstance(lif, LIF)
+        and is_plain(layer, SpikeLinear, SpikeConv2d)
+        and is_plain(lif, LIF)
+    ):
+        return _conv_lif(layer, lif, spikes, residual, pack)
+    return _bn_then_lif(bn, lif, project(layer, spikes), residual, bool(pack))
+
+
+def _conv_lif(
+    layer: SpikeLinear | SpikeConv2d,
+    lif: LIF,
+    spikes: Spikes,
+    residual: Tensor | None,
+    pack: Pack,
+) -> tuple[Spikes, Any]:
+    s, bits = spikes
+    x, weight = channels_first(s if bits is None else bits), autocast_input(layer.weight)
+    stream = None if residual is None else channels_first(residual)
+    tokens = isinstance(layer, SpikeLinear)
+    if isinstance(layer, SpikeConv2d):
+        stride, padding = layer.stride[0], int(layer.padding[0])
+    else:  # an image of N x 1 pixels
+        x, weight = x.unsqueeze(-1), weight[:, :, None, None]
+        stream = None if stream is None else stream.unsqueeze(-1)
+        stride, padding = 1, 0
+    options = lif.options()
+    # The membrane in units of the input: nothing has to be scaled on the way.
+    options["threshold"] /= lif.input_scale
+    out = F.conv_lif(
+        x,
+        weight,
+        layer.bias,
+        stride,
+        padding,
+        residual=stream,
+        return_sum=stream is not None,
+        pack=pack,
+        **options,
+    )
+    results = [
+        channels_last(r.squeeze(-1) if tokens else r)
+        for r in (out if isinstance(out, tuple) else (out,))
+    ]
+    fired: Spikes = (None, results[0])
+    if pack != "only":
+        fired = results[0], results[-1] if pack else None
+    if LIF.observers:
+        lif.observe(channels_first(dense(fired, weight.shape[0], weight.dtype)))
+    return fired, None if stream is None else results[1]
+
+
+def _bn_then_lif(
+    bn: nn.Module, lif: nn.Module, y: Tensor, residual: Tensor | None, pack: bool
+) -> tuple[Spikes, Any]:
+    """Batch normalisation of ``y [T, B, ..., C]``, plus ``residual``, into neurons.
+
+    One fused op where ``bn`` is PyTorch's own and ``lif`` is :class:`LIF`.
+    """
+    if (
+        isinstance(bn, _BatchNorm)
+        and isinstance(lif, LIF)
+        and is_plain(bn, nn.BatchNorm1d, nn.BatchNorm2d)
+        and is_plain(lif, LIF)
+        and (lif.input_scale == 1 or (residual is None and bn.affine))
+    ):
+        return _bn_lif(bn, lif, y, residual, pack)
+    total = batch_norm(bn, y)
+    if residual is None:
+        return fire(lif, total, pack=pack), None
+    total = residual + total.to(residual.dtype)
+    return fire(lif, total, pack=pack), total
+
+
+def _bn_lif(
+    bn: _BatchNorm, lif: LIF, y: Tensor, residual: Tensor | None, pack: bool
+) -> tuple[Spikes, Any]:
+    weight: Tensor = bn.weight
+    bias: Tensor = bn.bias
+    if lif.input_scale != 1:
+        weight, bias = weight * lif.input_scale, bias * lif.input_scale
+    # As nn.BatchNorm's forward decides: statistics of the batch, and which running ones.
+    tracked = not bn.training or bn.track_running_stats
+    out = F.bn_lif(
+        y,
+        weight,
+        bias,
+        bn.running_mean if tracked else None,
+        bn.running_var if tracked else None,
+        training=bn.training or bn.running_mean is None,
+        momentum=_momentum(bn),
+        eps=bn.eps,
+        residual=residual,
+        return_sum=residual is not None,
+        channel_dim=-1,
+        pack=pack,
+        **lif.options(),
+    )
+    results = out if isinstance(out, tuple) else (out,)
+    lif.observe(channels_first(results[0]))
+    spikes = results[0], results[-1] if pack else None
+    return spikes, None if residual is None else results[1]
+
+
+def _momentum(bn: _BatchNorm) -> float:
+    """The factor of this update (momentum=None: cumulative average), counting the batch."""
+    if bn.training and bn.track_running_stats and bn.num_batches_tracked is not None:
+        bn.num_batches_tracked.add_(1)
+        if bn.momentum is None:
+            return 1.0 / float(bn.num_batches_tracked)
+    return 0.0 if bn.momentum is None else bn.momentum
+
+
+def mix_then_lif(stm: nn.Module, lif: nn.Module, s: Tensor) -> Tensor:
+    """Token mixing of ``s [T, B, N, C]`` into neurons; the currents stay inside the op."""
+    if not (
+        isinstance(stm, STM) and isinstance(lif, LIF) and is_plain(stm, STM) and is_plain(lif, LIF)
+    ):
+        return channels_last(lif(stm(channels_first(s))))
+    weight = autocast_input(stm.weight)
+    if lif.input_scale != 1:
+        weight = weight * lif.input_scale
+    out = F.token_mix_lif(channels_first(s), weight, **lif.options())
+    lif.observe(out)
+    return channels_last(out)
