@@ -15,7 +15,7 @@ constexpr int kLongSpin = 100'000;  // ns
 // spins keeps the system from moving it here: then waits are short, and longer again by a little
 // with each job that ends in time.
 constexpr int kShortSpin = 5'000;
-constexpr int kSpinStep = 20;
+constexpr int kSpinStep = 60;
 
 void relax() {
 #if defined(__x86_64__)
