@@ -94,8 +94,9 @@ def op_samples(backend):
     last = x.transpose(2, 3).contiguous().transpose(2, 3)
     s, weight = spikes(3, 2, 8, 33), torch.randn(2, 33, 33)
     return [
-        (S.lif_forward, (x, None, *NEURON, False, False, backend)),
-        (S.lif_forward, (last, v, *NEURON, True, True, backend)),
+        (S.lif_forward, (x, None, *NEURON, False, True, False, backend)),
+        (S.lif_forward, (last, v, *NEURON, True, True, True, backend)),
+        (S.lif_forward, (x, v, *NEURON, True, False, True, backend)),
         (S.lif_backward, (x, None, last, v, *NEURON, *SURROGATE, backend)),
         (
             S.bn_lif_forward,

@@ -163,6 +163,29 @@ def test_any_shape_stride_and_option(data):
     assert error(native[3], expected[3]) <= TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 2, 64), (1, 5, 32), (9, 3, 160), (2, 3, 33), (2, 0, 32)])
+def test_packed_only(shape, dtype, kernels):
+    x = torch.randn(shape).to(dtype).requires_grad_()
+    v_init = torch.randn(shape[1:])
+    s, v, bits = F.lif(x, v_init=v_init, return_state=True, pack=True, backend=kernels)
+    only, state = F.lif(x, v_init=v_init, return_state=True, pack="only", backend=kernels)
+    assert torch.equal(only, bits) and torch.equal(state, v)
+    assert s.requires_grad and not only.requires_grad and not state.requires_grad
+    assert torch.equal(F.lif(x, v_init=v_init, pack="only", backend="reference"), bits)
+
+
+def test_packed_only_of_another_layout(kernels):
+    x = torch.randn(3, 32, 4, 64).transpose(1, 3)
+    expected = F.pack_spikes(F.lif(x, backend="reference"))
+    assert torch.equal(F.lif(x, pack="only", backend=kernels), expected)
+
+
+def test_pack_is_checked():
+    with pytest.raises(ValueError, match="pack must be False, True or 'only', got 'none'"):
+        F.lif(torch.zeros(2, 3), pack="none")
+
+
 def test_saves_its_input_and_nothing_else(kernels):
     x = torch.randn(4, 8, 32, 64, dtype=torch.bfloat16).requires_grad_()
     with count_saved() as saved:

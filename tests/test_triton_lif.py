@@ -16,8 +16,8 @@ LAUNCHERS = """if True:
     from stmixer_ops.ops.lif import triton as lif
     from stmixer_ops.ops.pack import triton as pack
 
-    def forward(x, v=None, pack=True):
-        return lambda: lif.lif_forward(x, v, 1.0, 0.9, "hard", v is not None, pack)
+    def forward(x, v=None, pack=True, dense=True):
+        return lambda: lif.lif_forward(x, v, 1.0, 0.9, "hard", v is not None, dense, pack)
 
     def backward(x, v=None, surrogate="piecewise_quadratic"):
         return lambda: lif.lif_backward(x, v, x, v, 1.0, 0.9, "soft", False, surrogate, 1.0)
@@ -62,6 +62,12 @@ def test_bytes_per_neuron_step(recorders, steps):
     s.backward(torch.ones_like(s))
     total = sum(recorder.bytes() for recorder in recorders.values()) / x.numel()
     assert total <= 10.2
+
+
+def test_bytes_of_packed_spikes(recorders):
+    x = torch.randn(4, 2, 1024, dtype=torch.bfloat16)
+    F.lif(x, pack="only", backend="triton")
+    assert recorders["_forward"].bytes() / x.numel() <= 2.2
 
 
 def test_long_runs_keep_a_membrane_every_16_steps(recorders):

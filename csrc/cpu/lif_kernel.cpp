@@ -12,7 +12,7 @@ constexpr int64_t kWindow = 8;
 template <class In, class R>
 void forward_run(const LifForward& p, const RowNeuron<R>& neuron, int64_t m, int n, bool stream) {
   alignas(64) R v[kHistoryBlock], x_rows[kWindow * kHistoryBlock], s_rows[kWindow * kHistoryBlock];
-  const bool here = in_place<In, R>(n) && !stream;
+  const bool here = in_place<In, R>(n) && !stream && p.s;
   const int64_t window = here ? p.steps : kWindow;
   R* kept = p.v_out ? static_cast<R*>(p.v_out) + m : nullptr;
   R* v_out = here ? kept : v;
@@ -20,7 +20,7 @@ void forward_run(const LifForward& p, const RowNeuron<R>& neuron, int64_t m, int
   for (int64_t t0 = 0; t0 < p.steps; t0 += window) {
     const int64_t steps = p.steps - t0 < window ? p.steps - t0 : window;
     const In* first = static_cast<const In*>(p.x) + t0 * p.x_step;
-    In* out = static_cast<In*>(p.s) + t0 * p.neurons + m;
+    In* out = p.s ? static_cast<In*>(p.s) + t0 * p.neurons + m : nullptr;
     const auto x = read_steps<In, R>(first, m, p.x_step, steps, n, {x_rows, kHistoryBlock});
     const auto s = here ? StepRows<R>{reinterpret_cast<R*>(out), p.neurons}
                         : StepRows<R>{s_rows, kHistoryBlock};
@@ -30,7 +30,7 @@ void forward_run(const LifForward& p, const RowNeuron<R>& neuron, int64_t m, int
     v_init = v_out;
     for (int64_t t = 0; t < steps; ++t) {
       if (p.bits) pack_row(s[t], p.bits + ((t0 + t) * p.neurons + m) / 32, n);
-      if (!here) finish_row(s[t], out + t * p.neurons, n, true);
+      if (!here && out) finish_row(s[t], out + t * p.neurons, n, true);
     }
   }
   if (kept && !here) copy_row(v, kept, n);
@@ -91,7 +91,7 @@ void forward(const LifForward& p, int64_t begin, int64_t end) noexcept {
     using R = Pointee<decltype(state)>;
     const RowNeuron<R> neuron(p.neuron);
     const bool stream = p.steps * p.neurons * static_cast<int64_t>(sizeof(In)) >= kStreamBytes;
-    const bool whole = std::is_same_v<In, R> && !stream;
+    const bool whole = std::is_same_v<In, R> && !stream && p.s;
     for_each_run(begin, end, p.neurons, whole,
                  [&](int64_t m, int n) { forward_run<In, R>(p, neuron, m, n, stream); });
     end_streams();

@@ -67,9 +67,11 @@ def fire(lif: nn.Module, x: Tensor, *, pack: Pack = False) -> Spikes:
     """Spikes of ``lif`` for currents ``x [T, B, ..., C]``."""
     if not (pack and isinstance(lif, LIF) and is_plain(lif, LIF) and lif.input_scale == 1):
         return channels_last(lif(channels_first(x))), None
-    s, bits = F.lif(x, pack=True, **lif.options())
-    lif.observe(channels_first(s))
-    return s, bits
+    out = F.lif(x, pack=pack, **lif.options())
+    spikes: Spikes = (None, out) if pack == "only" else out
+    if LIF.observers:
+        lif.observe(channels_first(dense(spikes, x.shape[-1], x.dtype)))
+    return spikes
 
 
 def dense(spikes: Spikes, channels: int, dtype: torch.dtype) -> Tensor:

@@ -11,7 +11,7 @@ from .. import _native
 from .._backend import choose
 from .._register import register
 from ..lif.op import surrogate_obstacle
-from ..lif.spec import LIFSpec, check_state, check_time_first
+from ..lif.spec import LIFSpec, check_pack, check_state, check_time_first
 from ..pack import op as pack_op
 from ..spike_linear.op import check_geometry
 from . import reference
@@ -84,8 +84,7 @@ def check(
             f"got {residual.dtype} {tuple(residual.shape)}"
         )
     check_state(v_init, weight.new_empty(1).expand(shape))
-    if pack not in (False, True, "only"):
-        raise ValueError(f"pack must be False, True or 'only', got {pack!r}")
+    check_pack(pack)
 
 
 def _obstacles(spec: LIFSpec, weight: Tensor, others: tuple[Any, ...]) -> dict[str, str | None]:

@@ -14,19 +14,21 @@ from .spec import state_dtype
 
 
 def forward(
-    x: Tensor, v_init: Tensor | None, return_state: bool, pack: bool
+    x: Tensor, v_init: Tensor | None, return_state: bool, dense: bool, pack: bool
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor]:
     """``x`` and ``v_init`` as the kernel reads them; spikes, state and bits for it to fill.
 
     There are bits only where a kernel that packs 32 neighbours in memory packs along the last
-    dimension; elsewhere the launcher packs the spikes afterwards.
+    dimension; elsewhere the launcher packs the spikes afterwards, so these are there too.
     """
     strides, dtype = _native.step_strides(x), state_dtype(x.dtype)
-    in_kernel = pack and _native.rows_are_words(x, strides)
+    in_kernel = pack and x.numel() > 0 and _native.rows_are_words(x, strides)
     return (
         _native.with_steps(x, strides),
         _native.with_strides(v_init, strides),
-        _native.empty_like_steps(x, strides),
+        _native.empty_like_steps(x, strides)
+        if dense or not in_kernel
+        else _native.nothing(x, x.dtype),
         _native.empty_step(x, strides, dtype) if return_state else _native.nothing(x, dtype),
         _native.empty_bits(x) if in_kernel else _native.nothing(x, torch.int32),
     )

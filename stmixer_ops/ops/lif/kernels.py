@@ -17,9 +17,10 @@ def lif_forward(
     decay: float,
     reset: str,
     return_state: bool,
+    dense: bool,
     pack: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    x, v_init, s, v, bits = buffers.forward(x, v_init, return_state, pack)
+    x, v_init, s, v, bits = buffers.forward(x, v_init, return_state, dense, pack)
     if x.numel():
         parameters = _native.extension().LifForward(
             _native.DTYPE_CODES[x.dtype],
@@ -34,7 +35,8 @@ def lif_forward(
             bits.data_ptr(),
         )
         run(parameters, x.device)
-    return s, v, pack_rows(run, s) if pack and not bits.numel() else bits
+    bits = pack_rows(run, s) if pack and not bits.numel() else bits
+    return s if dense else _native.nothing(x, x.dtype), v, bits
 
 
 def lif_backward(

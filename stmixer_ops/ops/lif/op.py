@@ -19,8 +19,8 @@ _NEURON = "float threshold, float decay, str reset"
 _SURROGATE = "bool detach_reset, str surrogate, float scale"
 
 _native.library.define(
-    f"lif_forward(Tensor x, Tensor? v_init, {_NEURON}, bool return_state, bool pack, str backend)"
-    " -> (Tensor, Tensor, Tensor)"
+    f"lif_forward(Tensor x, Tensor? v_init, {_NEURON}, bool return_state, bool dense, bool pack,"
+    " str backend) -> (Tensor, Tensor, Tensor)"
 )
 register("lif_forward", __package__)
 _native.library.define(
@@ -38,13 +38,15 @@ def _lif_forward_fake(
     decay: float,
     reset: str,
     return_state: bool,
+    dense: bool,
     pack: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     strides, dtype = _native.step_strides(x), state_dtype(x.dtype)
     v = _native.empty_step(x, strides, dtype) if return_state else _native.nothing(x, dtype)
     bits = _native.empty_bits(x) if pack else _native.nothing(x, torch.int32)
-    return _native.empty_like_steps(x, strides), v, bits
+    s = _native.empty_like_steps(x, strides) if dense else _native.nothing(x, x.dtype)
+    return s, v, bits
 
 
 @torch.library.register_fake("stmixer::lif_backward", lib=_native.library)
@@ -83,7 +85,7 @@ class _LIF(torch.autograd.Function):
         backend: str,
     ) -> tuple[Tensor, Tensor, Tensor]:
         s, v, bits = torch.ops.stmixer.lif_forward(
-            x, v_init, threshold, decay, reset, return_state, pack, backend
+            x, v_init, threshold, decay, reset, return_state, True, pack, backend
         )
         ctx.set_materialize_grads(False)
         # What nobody asked for is left out of the graph.
@@ -107,12 +109,16 @@ def lif(
     spec: LIFSpec,
     v_init: Tensor | None,
     return_state: bool,
+    dense: bool,
     pack: bool,
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes, last membrane if ``return_state``, bits if ``pack``."""
+    """Spikes if ``dense`` (else there is no gradient), last membrane if ``return_state``, bits if
+    ``pack``."""
     kernels = dict.fromkeys(("cuda", "triton", "cpu"), surrogate_obstacle(spec.surrogate))
     chosen = choose("lif", backend, kernels, (x, v_init))
+    if not dense:
+        x, v_init = x.detach(), None if v_init is None else v_init.detach()
     if chosen == "reference":
         s, v = reference.lif(x, spec, v_init)
         return s, v, pack_op.pack_spikes(s, s.dim() - 1, backend) if pack else v
@@ -120,7 +126,7 @@ def lif(
         x.requires_grad or (v_init is not None and v_init.requires_grad)
     ):
         return torch.ops.stmixer.lif_forward(
-            x, v_init, spec.threshold, spec.decay, spec.reset, return_state, pack, chosen
+            x, v_init, spec.threshold, spec.decay, spec.reset, return_state, dense, pack, chosen
         )
     assert isinstance(spec.surrogate, Surrogate)
     return _LIF.apply(

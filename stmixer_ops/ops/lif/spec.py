@@ -62,6 +62,12 @@ def check_time_first(x: Tensor, argument: str, min_dim: int = 1) -> None:
         raise TypeError(f"{argument} must be float32, float64, bfloat16 or float16, got {x.dtype}")
 
 
+def check_pack(pack: object) -> None:
+    """Refuse anything but False, True and ``"only"``."""
+    if pack not in (False, True, "only"):
+        raise ValueError(f"pack must be False, True or 'only', got {pack!r}")
+
+
 def check_state(v_init: Tensor | None, x: Tensor) -> None:
     """``v_init`` must be a membrane for ``x``: same device, shape ``x.shape[1:]``, state dtype."""
     if v_init is None:

@@ -1,7 +1,7 @@
 """Triton kernels of the LIF and their launchers.
 
 A program holds a block of neurons in registers over all T steps. Bytes per neuron-step in a dtype
-of b bytes: forward 2 b (plus 1/8 for bits), backward 3 b up to 32 steps, whose membranes stay in
+of b bytes: forward 2 b (plus 1/8 for bits, or b + 1/8 for bits alone), backward 3 b up to 32 steps, whose membranes stay in
 registers. Beyond that backward reads the input twice and keeps a membrane every 16 steps: 4 b + 1/2
 (4 b + 1 in float64).
 """
@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import _triton
+from .. import _native, _triton
 from .._triton import (
     charge_steps,
     keep_past_end,
@@ -48,7 +48,8 @@ def _forward(
             at = (first + i) * pitch + start
             fired = lif_fires(history[i], THRESHOLD)
             inside = step_mask(mask, first + i, COUNT, STEPS)
-            tl.store(s + at + offsets, fired.to(STATE).to(s.dtype.element_ty), inside)
+            if s is not None:
+                tl.store(s + at + offsets, fired.to(STATE).to(s.dtype.element_ty), inside)
             if bits is not None:
                 inside = step_mask(word_mask, first + i, COUNT, STEPS)
                 tl.store(bits + at // 32 + words, pack_words(fired, BLOCK // 32), inside)
@@ -105,19 +106,21 @@ def lif_forward(
     decay: float,
     reset: str,
     return_state: bool,
+    dense: bool,
     pack: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    x, v_init, s, v, bits = buffers.forward(x, v_init, return_state, pack)
+    x, v_init, s, v, bits = buffers.forward(x, v_init, return_state, dense, pack)
     if x.numel():
         steps, neurons = x.shape[0], x[0].numel()
         count = min(steps, 8)
         block = _triton.neurons_per_program(count, x.dtype)
         _forward[(triton.cdiv(neurons, block),)](
-            x, v_init, s, _triton.asked(v), _triton.asked(bits), neurons, x.stride(0),
+            x, v_init, _triton.asked(s), _triton.asked(v), _triton.asked(bits), neurons, x.stride(0),
             STATE=_triton.state_type(x.dtype), STEPS=steps, COUNT=count, BLOCK=block,
             **_triton.neuron(threshold, decay, reset), **_triton.NO_FUSION,
         )  # fmt: skip
-    return s, v, pack_triton.pack_rows(s) if pack and not bits.numel() else bits
+    bits = pack_triton.pack_rows(s) if pack and not bits.numel() else bits
+    return s if dense else _native.nothing(x, x.dtype), v, bits
 
 
 def lif_backward(
