@@ -61,7 +61,7 @@ class _Measurement:
         model: Any = self.network.model
         _, channels, height, width = self.network.images.shape
         return {
-            "network": self.case.checkpoint or self.case.model,
+            "network": _file(self.case.checkpoint) or self.case.model,
             "input": f"{channels}x{height}x{width}",
             "inputs": self.network.inputs,
             "steps": model.T,
@@ -136,6 +136,11 @@ class _Measurement:
                 self.rows[key] |= resources.measure(
                     key, path, image, self.threads, repeats=1 if key == "compile" else 3
                 )
+
+
+def _file(checkpoint: str | None) -> str | None:
+    """A file's name with its folder's: results are read on other machines."""
+    return checkpoint and "/".join(Path(checkpoint).resolve().parts[-2:])
 
 
 def _as_fields(timing: Timing) -> Row:
