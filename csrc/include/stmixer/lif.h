@@ -11,9 +11,9 @@ struct LifForward {
   Neuron neuron;
   const void* x;
   const void* v_init;  // state type (float, or double for f64), or null for zeros
-  void* s;         // or null
-  void* v_out;     // state type, or null
-  uint32_t* bits;  // 32 spikes a word in memory order, or null; needs neurons % 32 == 0
+  void* s;             // or null
+  void* v_out;         // state type, or null
+  uint32_t* bits;      // 32 spikes a word in memory order, or null; needs neurons % 32 == 0
 };
 
 struct LifBackward {

@@ -1,9 +1,9 @@
 """Triton kernels of the LIF and their launchers.
 
 A program holds a block of neurons in registers over all T steps. Bytes per neuron-step in a dtype
-of b bytes: forward 2 b (plus 1/8 for bits, or b + 1/8 for bits alone), backward 3 b up to 32 steps, whose membranes stay in
-registers. Beyond that backward reads the input twice and keeps a membrane every 16 steps: 4 b + 1/2
-(4 b + 1 in float64).
+of b bytes: forward 2 b (plus 1/8 for bits; b + 1/8 for bits alone), backward 3 b up to 32 steps,
+whose membranes stay in registers. Beyond that backward reads the input twice and keeps a membrane
+every 16 steps: 4 b + 1/2 (4 b + 1 in float64).
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ def lif_forward(
         count = min(steps, 8)
         block = _triton.neurons_per_program(count, x.dtype)
         _forward[(triton.cdiv(neurons, block),)](
-            x, v_init, _triton.asked(s), _triton.asked(v), _triton.asked(bits), neurons, x.stride(0),
+            x, v_init, _triton.asked(s), _triton.asked(v), _triton.asked(bits), neurons,
+            x.stride(0),
             STATE=_triton.state_type(x.dtype), STEPS=steps, COUNT=count, BLOCK=block,
             **_triton.neuron(threshold, decay, reset), **_triton.NO_FUSION,
         )  # fmt: skip
