@@ -8,15 +8,12 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from triton_interpreter import fix_bfloat16
 
 from stmixer_ops import surrogate as sg
 from stmixer_ops.ops._obstacles import OBSTACLES
 
 KERNELS = [name for name in ("cpu", "triton") if OBSTACLES[name](torch.empty(0)) is None]
 """Backends besides the reference that run on tensors of the CPU here."""
-if "triton" in KERNELS:
-    fix_bfloat16()
 
 SURROGATES = [
     sg.Dspike(2.5),

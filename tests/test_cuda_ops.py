@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ops_cases import DTYPES, LAYOUTS, SURROGATES, TOLERANCE, count_saved, error
-from test_ops_bn_lif import Case
+from test_ops_bn_lif import Case, drawn_case
 from test_ops_lif import OPTIONS
 from test_ops_lif import run as run_lif
 
@@ -274,20 +274,7 @@ def test_static_current_repeated_over_time(device):
 @given(data=st.data())
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_bn_lif_of_any_shape_and_layout(emulated, data):
-    shape = data.draw(st.lists(st.integers(1, 6), min_size=3, max_size=5))
-    channel_dim = data.draw(st.integers(1, len(shape) - 1))
-    shape[0] = data.draw(st.integers(2, 4))
-    case = PlacedCase(
-        shape,
-        torch.float64,
-        "contiguous",
-        channel_dim,
-        residual=data.draw(st.booleans()),
-        affine=data.draw(st.booleans()),
-    )
-    order = data.draw(st.permutations(range(len(shape))))
-    back = [order.index(i) for i in range(len(order))]
-    case.x = case.x.permute(order).contiguous().permute(back)
+    case = drawn_case(data, PlacedCase)
     actual, expected = case.run("cuda", True), case.run("reference", True)
     assert all(error(a, b) <= 1e-9 for a, b in zip(actual, expected, strict=True))
 

@@ -130,13 +130,12 @@ def test_nan_passes_and_never_fires(kernels):
     assert s.sum() == s.numel() - 2
 
 
-@given(data=st.data())
-@settings(max_examples=40, deadline=None)
-def test_any_shape_and_layout(data):
+def drawn_case(data, kind=Case):
+    """Any shape, channel dimension and order of the dimensions in memory."""
     shape = data.draw(st.lists(st.integers(1, 6), min_size=3, max_size=5))
     channel_dim = data.draw(st.integers(1, len(shape) - 1))
     shape[0] = data.draw(st.integers(2, 4))
-    case = Case(
+    case = kind(
         shape,
         torch.float64,
         "contiguous",
@@ -147,6 +146,13 @@ def test_any_shape_and_layout(data):
     order = data.draw(st.permutations(range(len(shape))))
     back = [order.index(i) for i in range(len(order))]
     case.x = case.x.permute(order).contiguous().permute(back)
+    return case
+
+
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_any_shape_and_layout(data):
+    case = drawn_case(data)
     kernels = data.draw(st.sampled_from(KERNELS))
     native, expected = case.run(kernels, True), case.run("reference", True)
     assert all(error(a, b) <= 1e-9 for a, b in zip(native, expected, strict=True))

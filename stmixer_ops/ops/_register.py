@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._interpreter import fix_bfloat16
 from ._native import library
+from ._obstacles import INTERPRETED
 
 
 class _Launchers(dict[str, Callable[..., Any]]):
@@ -20,6 +22,8 @@ class _Launchers(dict[str, Callable[..., Any]]):
         self._op, self._package = op, package
 
     def __missing__(self, backend: str) -> Callable[..., Any]:
+        if backend == "triton" and INTERPRETED:
+            fix_bfloat16()
         module = importlib.import_module(f"{self._package}.{backend}")
         launcher = self[backend] = getattr(module, self._op)
         return launcher

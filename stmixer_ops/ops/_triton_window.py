@@ -10,11 +10,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._obstacles import INTERPRETED
-
-# The interpreter multiplies the bit patterns of bfloat16; the float32 values are the same numbers.
-_WIDEN = tl.constexpr(INTERPRETED)
-
 
 @triton.jit
 def multiply_add(a, b, total):
@@ -23,8 +18,6 @@ def multiply_add(a, b, total):
     float32 operands are split into two tf32 numbers each (three products): about 22 bits of them
     count, where tf32 alone keeps 11.
     """
-    if _WIDEN:
-        a, b = tl.cast(a, tl.float32), tl.cast(b, tl.float32)
     return tl.dot(a, b, total, input_precision="tf32x3")
 
 

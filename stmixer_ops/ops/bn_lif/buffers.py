@@ -51,7 +51,7 @@ def forward(
     pack: bool,
 ) -> Forward:
     """Statistics are for the kernels to fill in training, else copies of the running ones."""
-    x, v_init, s, v, bits = lif_buffers.forward(x, v_init, return_state, True, pack)
+    x, v_init, s, v, bits = lif_buffers.forward(x, v_init, return_state, pack)
     strides, channels, dtype = s.stride()[1:], x.shape[channel_dim], v.dtype
     if training:
         mean, var = (torch.empty(channels, dtype=dtype, device=x.device) for _ in range(2))

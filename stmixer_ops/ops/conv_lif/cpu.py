@@ -32,7 +32,9 @@ def conv_lif(
     y = reference.currents(s, weight, bias, stride, padding, residual, keep_sum)
     y = rows(y).contiguous()
     v = None if v_init is None else rows(v_init)
-    fired, v, bits = ops.lif_forward(y, v, threshold, decay, reset, return_state, True, pack, "cpu")
+    fired, v, bits = ops.lif_forward(
+        y, v, threshold, decay, reset, return_state, keep_spikes, pack, "cpu"
+    )
     return Results(
         images(fired.to(weight.dtype)) if keep_spikes else _native.nothing(s, weight.dtype),
         images(y) if keep_sum else _native.nothing(s, weight.dtype),

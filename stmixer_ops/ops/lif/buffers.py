@@ -14,7 +14,7 @@ from .spec import state_dtype
 
 
 def forward(
-    x: Tensor, v_init: Tensor | None, return_state: bool, dense: bool, pack: bool
+    x: Tensor, v_init: Tensor | None, return_state: bool, pack: bool, dense: bool = True
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor]:
     """``x`` and ``v_init`` as the kernel reads them; spikes, state and bits for it to fill.
 

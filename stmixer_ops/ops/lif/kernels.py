@@ -20,7 +20,7 @@ def lif_forward(
     dense: bool,
     pack: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    x, v_init, s, v, bits = buffers.forward(x, v_init, return_state, dense, pack)
+    x, v_init, s, v, bits = buffers.forward(x, v_init, return_state, pack, dense)
     if x.numel():
         parameters = _native.extension().LifForward(
             _native.DTYPE_CODES[x.dtype],

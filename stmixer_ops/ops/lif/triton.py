@@ -109,7 +109,7 @@ def lif_forward(
     dense: bool,
     pack: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    x, v_init, s, v, bits = buffers.forward(x, v_init, return_state, dense, pack)
+    x, v_init, s, v, bits = buffers.forward(x, v_init, return_state, pack, dense)
     if x.numel():
         steps, neurons = x.shape[0], x[0].numel()
         count = min(steps, 8)

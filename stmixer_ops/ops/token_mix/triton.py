@@ -221,7 +221,7 @@ def token_mix_lif(
     return_state: bool,
     pack: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    s, v_init, out, v, _ = lif_buffers.forward(s, v_init, return_state, True, False)
+    s, v_init, out, v, _ = lif_buffers.forward(s, v_init, return_state, pack=False)
     bits = _native.empty_bits(s) if pack else _native.nothing(s, torch.int32)
     if s.numel():
         grid, constants = _launch(s, weight)

@@ -5,12 +5,13 @@ It truncates where a GPU rounds to nearest even, and a product takes the bit pat
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-import numpy as np
 
-
+@cache
 def fix_bfloat16() -> None:
+    import numpy as np
     import triton.language as tl
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
