@@ -38,9 +38,13 @@ bool spin_until(const Done& done, int nanoseconds) {
   return false;
 }
 
+uint64_t share_of(uint32_t begin, uint32_t end) { return uint64_t{end} << 32 | begin; }
+uint32_t begin_of(uint64_t share) { return static_cast<uint32_t>(share); }
+uint32_t end_of(uint64_t share) { return static_cast<uint32_t>(share >> 32); }
+
 }  // namespace
 
-Pool::Pool(int threads) : threads_(threads), spin_(kLongSpin) {}
+Pool::Pool(int threads) : threads_(threads), shares_(threads), spin_(kLongSpin) {}
 
 Pool::~Pool() {
   {
@@ -72,27 +76,47 @@ void Pool::start() {
   for (int i = 1; i < threads_; ++i) workers_.emplace_back([this, i] { work(i); });
 }
 
-bool Pool::take_task(int thread) {
-  int left = untaken_.load(std::memory_order_acquire);
-  do {
-    if (left == 0) return false;
-  } while (!untaken_.compare_exchange_weak(left, left - 1, std::memory_order_acq_rel,
-                                           std::memory_order_acquire));
-  call_(context_, tasks_ - left, thread);
+void Pool::run_task(int index, int thread) {
+  call_(context_, index, thread);
   if (unfinished_.fetch_sub(1) == 1 && caller_sleeps_.load()) {
     std::lock_guard<std::mutex> lock(mutex_);
     wake_caller_.notify_one();
   }
-  return true;
+}
+
+bool Pool::take_task(int thread) {
+  for (int k = 0; k < threads_; ++k) {
+    std::atomic<uint64_t>& untaken = shares_[(thread + k) % threads_].untaken;
+    uint64_t share = untaken.load(std::memory_order_acquire);
+    while (begin_of(share) < end_of(share)) {
+      const uint64_t left = k == 0 ? share + 1 : share - (uint64_t{1} << 32);
+      if (!untaken.compare_exchange_weak(share, left, std::memory_order_acq_rel,
+                                         std::memory_order_acquire))
+        continue;
+      run_task(static_cast<int>(k == 0 ? begin_of(share) : end_of(share) - 1), thread);
+      return true;
+    }
+  }
+  return false;
+}
+
+bool Pool::any_untaken() const {
+  for (const Share& share : shares_) {
+    const uint64_t untaken = share.untaken.load();
+    if (begin_of(untaken) < end_of(untaken)) return true;
+  }
+  return false;
 }
 
 void Pool::run(int tasks, Call call, const void* context) {
   if (tasks == 1) return call(context, 0, 0);  // not worth another thread's attention
   call_ = call;
   context_ = context;
-  tasks_ = tasks;
   unfinished_.store(tasks, std::memory_order_relaxed);
-  untaken_.store(tasks);  // sequentially consistent with sleepers_: no wake-up is lost
+  // Sequentially consistent with sleepers_: no wake-up is lost.
+  for (int i = 0; i < threads_; ++i)
+    shares_[i].untaken.store(
+        share_of(first_task(tasks, i, threads_), first_task(tasks, i + 1, threads_)));
   wake_workers();
   while (take_task(0)) {
   }
@@ -111,7 +135,7 @@ void Pool::run(int tasks, Call call, const void* context) {
 }
 
 void Pool::work(int thread) {
-  const auto ready = [this] { return untaken_.load(std::memory_order_relaxed) > 0; };
+  const auto ready = [this] { return any_untaken(); };
   for (;;) {
     while (take_task(thread)) {
     }
@@ -119,7 +143,7 @@ void Pool::work(int thread) {
     std::unique_lock<std::mutex> lock(mutex_);
     sleepers_.fetch_add(1);
     const unsigned calls = calls_;
-    wake_workers_.wait(lock, [&] { return stop_ || untaken_.load() > 0 || calls_ != calls; });
+    wake_workers_.wait(lock, [&] { return stop_ || any_untaken() || calls_ != calls; });
     sleepers_.fetch_sub(1);
     if (stop_) return;
   }

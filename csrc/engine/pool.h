@@ -8,10 +8,12 @@
 
 namespace stmixer::engine {
 
-// The engine's own threads. A job is a number of tasks that the caller and the workers take one by
-// one, so a core that is busy elsewhere delays a task and not a share of the whole. Waiting spins
-// for at most 100 us, much less where somebody else keeps a core busy, and then sleeps: an idle
-// engine costs nothing, and a machine with other work on it is not slowed by barriers.
+// The engine's own threads. Each has a share of a job's tasks, the same part of every job, so that
+// what it wrote in one it mostly finds in its own cache in the next. Whoever is done takes tasks
+// from the others, so a core that is busy elsewhere delays a task and not a share of the whole.
+// Waiting spins for at most 100 us, much less where somebody else keeps a core busy, and then
+// sleeps: an idle engine costs nothing, and a machine with other work on it is not slowed by
+// barriers.
 class Pool {
  public:
   // The calling thread counts; threads - 1 are started, by the first run.
@@ -21,6 +23,11 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
 
   int threads() const { return threads_; }
+
+  // Where the share of a thread begins among so many tasks; that of the next is its end.
+  static int first_task(int tasks, int thread, int threads) {
+    return static_cast<int>((int64_t{tasks} * thread + threads - 1) / threads);
+  }
 
   // One caller at a time: whoever does not get the pool computes on its own thread. Workers that
   // sleep are woken now, so that they are there when the first job is.
@@ -42,22 +49,29 @@ class Pool {
  private:
   using Call = void (*)(const void* context, int index, int thread);
 
+  // Tasks of one thread that nobody has taken, [begin, end) in one word. It takes the first,
+  // others the last.
+  struct alignas(64) Share {
+    std::atomic<uint64_t> untaken{0};
+  };
+
   void run(int tasks, Call call, const void* context);
+  void run_task(int index, int thread);
   void start();
   void work(int thread);
   void wake_workers();
   bool take_task(int thread);
+  bool any_untaken() const;
 
   const int threads_;
   std::vector<std::thread> workers_;
   std::atomic<bool> busy_{false};
 
-  // The job. A worker reads call_ to tasks_ only after it has taken a task, and a job stays until
+  // The job. A worker reads call_ and context_ only after it has taken a task, and a job stays until
   // all its tasks are finished, so what it reads belongs to the task it took.
   Call call_ = nullptr;
   const void* context_ = nullptr;
-  int tasks_ = 0;
-  alignas(64) std::atomic<int> untaken_{0};
+  std::vector<Share> shares_;
   alignas(64) std::atomic<int> unfinished_{0};
 
   alignas(64) std::atomic<int> sleepers_{0};

@@ -156,7 +156,7 @@ bool Runner::do_step(const ProjectStep& step) {
   const int blocks = ceil_div(step.group_pixels, pixels) * step.groups;
   // Tiles outermost: a thread that takes the next task mostly has its weights at hand.
   parallel(static_cast<int>(step.tiles.size()) * images_ * blocks, [&](int task, int thread) {
-    const Part part = part_of(step, task, pixels, blocks);
+    const Part part = part_of(step, task, pixels, blocks, thread);
     if (part.pixels <= 0) return;
     char* scratch = workspace_.scratch(thread);
     plan_.integer ? project_integer(step, part, scratch) : project(step, part, scratch);
@@ -164,8 +164,8 @@ bool Runner::do_step(const ProjectStep& step) {
   return true;
 }
 
-Runner::Part Runner::part_of(const ProjectStep& step, int task, int pixels_per_task,
-                             int blocks) const {
+Runner::Part Runner::part_of(const ProjectStep& step, int task, int pixels_per_task, int blocks,
+                             int thread) const {
   const int blocks_per_group = blocks / step.groups;
   const int group = task % blocks / blocks_per_group;
   const int begin = task % blocks % blocks_per_group * pixels_per_task;
@@ -174,7 +174,7 @@ Runner::Part Runner::part_of(const ProjectStep& step, int task, int pixels_per_t
           group,
           group * step.group_pixels + begin,
           std::min(pixels_per_task, step.group_pixels - begin),
-          weights_after(step, task, blocks)};
+          weights_after(step, task, blocks, thread)};
 }
 
 void Runner::project(const ProjectStep& step, const Part& part, char* scratch) {
@@ -232,19 +232,18 @@ void Runner::project(const ProjectStep& step, const Part& part, char* scratch) {
   kernels_.project.finish(finish);
 }
 
-// Threads take tasks in turn, so this one probably gets the task `threads` further on, or at the
-// end of a step one of the first of the next.
-const void* Runner::weights_after(const ProjectStep& step, int task, int blocks) const {
-  const int next = task + threads();
-  const int tile = next / (images_ * blocks);
-  if (tile < static_cast<int>(step.tiles.size())) {
-    const int group = next % blocks / (blocks / step.groups);
-    return step.weights_of(group, step.tiles[tile]);
-  }
-  if (step.following == nullptr) return step.weights.data();
-  const ProjectStep& following = *step.following;
-  const size_t first = std::min<size_t>(next % threads(), following.tiles.size() - 1);
-  return following.weights_of(0, following.tiles[first]);
+// Probably the task after this one, or at the end of the thread's share the first of the next step.
+const void* Runner::weights_after(const ProjectStep& step, int task, int blocks,
+                                  int thread) const {
+  const int per_tile = images_ * blocks, next = task + 1;
+  const int tasks = static_cast<int>(step.tiles.size()) * per_tile;
+  if (next < Pool::first_task(tasks, thread + 1, threads()))
+    return step.weights_of(next % blocks / (blocks / step.groups), step.tiles[next / per_tile]);
+  const ProjectStep& following = step.following == nullptr ? step : *step.following;
+  const int parts = images_ * following.groups;
+  const int all = static_cast<int>(following.tiles.size()) * parts;
+  const int first = std::min(Pool::first_task(all, thread, threads()), all - 1);
+  return following.weights_of(first % following.groups, following.tiles[first / parts]);
 }
 
 GatherTask Runner::gather_task(const ProjectStep& step, int image) const {

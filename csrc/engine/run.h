@@ -36,8 +36,9 @@ class Runner {
     int tile, image, group, pixel, pixels;
     const void* next;  // weights that this thread will probably want after these
   };
-  Part part_of(const ProjectStep& step, int task, int pixels_per_task, int blocks) const;
-  const void* weights_after(const ProjectStep& step, int task, int blocks) const;
+  Part part_of(const ProjectStep& step, int task, int pixels_per_task, int blocks,
+               int thread) const;
+  const void* weights_after(const ProjectStep& step, int task, int blocks, int thread) const;
   // A static image is convolved once, its sums serve all time steps.
   int sum_steps(const ProjectStep& step, int steps) const {
     const bool once =
