@@ -164,6 +164,34 @@ def test_workers_end_with_their_engine() -> None:
     assert len(list(tasks.iterdir())) == before
 
 
+def test_no_worker_runs_on_the_callers_core() -> None:
+    """Nor anywhere else where this process may not."""
+    tasks = Path("/proc/self/task")
+    if not (tasks.is_dir() and hasattr(os, "sched_getaffinity")):
+        pytest.skip("cores cannot be asked for here")
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) == 1:
+        pytest.skip("there is one core only")
+    graph = patch_graph()
+    x = images(graph, 2)
+    expected = Engine(graph, 1)(x)
+    before = set(tasks.iterdir())
+    engine = Engine(graph, 3)
+    engine(x)
+    workers = [int(task.name) for task in set(tasks.iterdir()) - before]
+    cores = [os.sched_getaffinity(worker) for worker in workers]
+    assert len(cores) == 2 and cores[0] == cores[1]
+    assert cores[0] < allowed and len(cores[0]) == len(allowed) - 1
+    for core in allowed:  # a caller that is bound to one core
+        os.sched_setaffinity(0, {core})
+        try:
+            np.testing.assert_array_equal(engine(x), expected)
+        finally:
+            os.sched_setaffinity(0, allowed)
+        engine(x)
+        assert all(len(os.sched_getaffinity(worker)) == len(allowed) - 1 for worker in workers)
+
+
 @pytest.mark.skipif(
     not (ROOT / "csrc" / "engine").is_dir() or not sys.platform.startswith("linux"),
     reason="needs the sources and glibc",

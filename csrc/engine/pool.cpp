@@ -4,18 +4,17 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#endif
 
 namespace stmixer::engine {
 namespace {
 
 // Longer than a thread waits for the others at the end of most jobs: waking up costs more than
-// that.
-constexpr int kLongSpin = 100'000;  // ns
-// Where a wait outlasts that, the other's core is likely somebody else's for a while, and whoever
-// spins keeps the system from moving it here: then waits are short, and longer again by a little
-// with each job that ends in time.
-constexpr int kShortSpin = 5'000;
-constexpr int kSpinStep = 60;
+// that, up to 100 us where a virtual machine gave the core away meanwhile.
+constexpr auto kSpin = std::chrono::microseconds(100);
 
 void relax() {
 #if defined(__x86_64__)
@@ -27,8 +26,8 @@ void relax() {
 
 // Spins until done() or the time is up; the clock is read every 16 rounds only.
 template <class Done>
-bool spin_until(const Done& done, int nanoseconds) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::nanoseconds(nanoseconds);
+bool spin_until(const Done& done) {
+  const auto deadline = std::chrono::steady_clock::now() + kSpin;
   do {
     for (int i = 0; i < 16; ++i) {
       if (done()) return true;
@@ -44,7 +43,7 @@ uint32_t end_of(uint64_t share) { return static_cast<uint32_t>(share >> 32); }
 
 }  // namespace
 
-Pool::Pool(int threads) : threads_(threads), shares_(threads), spin_(kLongSpin) {}
+Pool::Pool(int threads) : threads_(threads), shares_(threads) {}
 
 Pool::~Pool() {
   {
@@ -58,8 +57,25 @@ Pool::~Pool() {
 bool Pool::try_acquire() {
   if (threads_ == 1 || busy_.exchange(true, std::memory_order_acquire)) return false;
   if (workers_.empty()) start();
+  leave_core();
   wake_workers();
   return true;
+}
+
+// A system may wake a worker on the core of the thread that wakes it and leave it there while
+// another is idle, for longer than an inference takes.
+void Pool::leave_core() {
+#if defined(__linux__)
+  const int core = sched_getcpu();
+  if (core < 0 || core == callers_core_) return;
+  cpu_set_t others;
+  if (sched_getaffinity(0, sizeof others, &others) != 0) return;
+  CPU_CLR(core, &others);
+  if (CPU_COUNT(&others) == 0) return;
+  callers_core_ = core;
+  for (std::thread& worker : workers_)
+    pthread_setaffinity_np(worker.native_handle(), sizeof others, &others);
+#endif
 }
 
 void Pool::wake_workers() {
@@ -121,13 +137,7 @@ void Pool::run(int tasks, Call call, const void* context) {
   while (take_task(0)) {
   }
   const auto done = [this] { return unfinished_.load(std::memory_order_acquire) == 0; };
-  const int spin = spin_.load(std::memory_order_relaxed);
-  const bool in_time = spin_until(done, spin);
-  spin_.store(!in_time           ? kShortSpin
-              : spin < kLongSpin ? spin + kSpinStep
-                                 : spin,
-              std::memory_order_relaxed);
-  if (in_time) return;
+  if (spin_until(done)) return;
   std::unique_lock<std::mutex> lock(mutex_);
   caller_sleeps_.store(true);
   wake_caller_.wait(lock, [this] { return unfinished_.load() == 0; });
@@ -139,7 +149,7 @@ void Pool::work(int thread) {
   for (;;) {
     while (take_task(thread)) {
     }
-    if (spin_until(ready, spin_.load(std::memory_order_relaxed))) continue;
+    if (spin_until(ready)) continue;
     std::unique_lock<std::mutex> lock(mutex_);
     sleepers_.fetch_add(1);
     const unsigned calls = calls_;

@@ -11,9 +11,8 @@ namespace stmixer::engine {
 // The engine's own threads. Each has a share of a job's tasks, the same part of every job, so that
 // what it wrote in one it mostly finds in its own cache in the next. Whoever is done takes tasks
 // from the others, so a core that is busy elsewhere delays a task and not a share of the whole.
-// Waiting spins for at most 100 us, much less where somebody else keeps a core busy, and then
-// sleeps: an idle engine costs nothing, and a machine with other work on it is not slowed by
-// barriers.
+// No worker runs on the caller's core. Waiting spins for at most 100 us and then sleeps: an idle
+// engine costs nothing, and a machine with other work on it is not slowed by barriers.
 class Pool {
  public:
   // The calling thread counts; threads - 1 are started, by the first run.
@@ -60,23 +59,24 @@ class Pool {
   void start();
   void work(int thread);
   void wake_workers();
+  void leave_core();
   bool take_task(int thread);
   bool any_untaken() const;
 
   const int threads_;
   std::vector<std::thread> workers_;
+  int callers_core_ = -1;  // where no worker runs
   std::atomic<bool> busy_{false};
 
-  // The job. A worker reads call_ and context_ only after it has taken a task, and a job stays until
-  // all its tasks are finished, so what it reads belongs to the task it took.
+  // The job. A worker reads call_ and context_ only after it has taken a task, and a job stays
+  // until all its tasks are finished, so what it reads belongs to the task it took.
   Call call_ = nullptr;
   const void* context_ = nullptr;
   std::vector<Share> shares_;
   alignas(64) std::atomic<int> unfinished_{0};
 
   alignas(64) std::atomic<int> sleepers_{0};
-  std::atomic<int> spin_;  // ns
-  unsigned calls_ = 0;     // under mutex_
+  unsigned calls_ = 0;  // under mutex_
   std::atomic<bool> caller_sleeps_{false};
   std::mutex mutex_;
   std::condition_variable wake_workers_, wake_caller_;

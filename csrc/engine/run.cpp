@@ -233,8 +233,7 @@ void Runner::project(const ProjectStep& step, const Part& part, char* scratch) {
 }
 
 // Probably the task after this one, or at the end of the thread's share the first of the next step.
-const void* Runner::weights_after(const ProjectStep& step, int task, int blocks,
-                                  int thread) const {
+const void* Runner::weights_after(const ProjectStep& step, int task, int blocks, int thread) const {
   const int per_tile = images_ * blocks, next = task + 1;
   const int tasks = static_cast<int>(step.tiles.size()) * per_tile;
   if (next < Pool::first_task(tasks, thread + 1, threads()))
