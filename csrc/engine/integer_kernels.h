@@ -89,7 +89,11 @@ struct IntegerKernels {
   void (*gather16)(const IntegerGatherTask&) noexcept;
   void (*dense)(const IntegerDenseTask&) noexcept;
   void (*mean)(const IntegerMeanTask&) noexcept;
-  void (*finish)(const IntegerFinishTask&) noexcept;
+};
+
+struct FinishKernels {
+  void (*real)(const FinishTask&) noexcept;
+  void (*integer)(const IntegerFinishTask&) noexcept;
 };
 
 }  // namespace stmixer::engine

@@ -107,7 +107,6 @@ struct ProjectKernels {
   void (*gather)(const GatherTask&) noexcept;
   void (*dense)(const DenseTask&) noexcept;
   void (*mean)(const MeanTask&) noexcept;
-  void (*finish)(const FinishTask&) noexcept;
 };
 
 }  // namespace stmixer::engine

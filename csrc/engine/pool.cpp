@@ -92,68 +92,82 @@ void Pool::start() {
   for (int i = 1; i < threads_; ++i) workers_.emplace_back([this, i] { work(i); });
 }
 
-void Pool::run_task(int index, int thread) {
-  call_(context_, index, thread);
-  if (unfinished_.fetch_sub(1) == 1 && caller_sleeps_.load()) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    wake_caller_.notify_one();
-  }
+bool Pool::Share::empty() const {
+  const uint64_t share = untaken.load();
+  return begin_of(share) >= end_of(share);
 }
 
-bool Pool::take_task(int thread) {
-  for (int k = 0; k < threads_; ++k) {
-    std::atomic<uint64_t>& untaken = shares_[(thread + k) % threads_].untaken;
-    uint64_t share = untaken.load(std::memory_order_acquire);
-    while (begin_of(share) < end_of(share)) {
-      const uint64_t left = k == 0 ? share + 1 : share - (uint64_t{1} << 32);
-      if (!untaken.compare_exchange_weak(share, left, std::memory_order_acq_rel,
-                                         std::memory_order_acquire))
+// A thread's own tasks, as far as nobody else takes them; returns how many it did.
+int Pool::do_share(int thread) {
+  Share& share = shares_[thread];
+  int done = 0;
+  uint64_t left = share.untaken.load(std::memory_order_acquire);
+  while (begin_of(left) < end_of(left)) {
+    if (!share.untaken.compare_exchange_weak(left, left + 1, std::memory_order_acq_rel,
+                                             std::memory_order_acquire))
+      continue;
+    share.call(share.context, static_cast<int>(begin_of(left)), thread);
+    ++done;
+    left = share.untaken.load(std::memory_order_acquire);
+  }
+  return done;
+}
+
+bool Pool::steal_task(int thread) {
+  for (int k = 1; k < threads_; ++k) {
+    Share& share = shares_[(thread + k) % threads_];
+    uint64_t left = share.untaken.load(std::memory_order_acquire);
+    while (begin_of(left) < end_of(left)) {
+      if (!share.untaken.compare_exchange_weak(left, left - (uint64_t{1} << 32),
+                                               std::memory_order_acq_rel,
+                                               std::memory_order_acquire))
         continue;
-      run_task(static_cast<int>(k == 0 ? begin_of(share) : end_of(share) - 1), thread);
+      share.call(share.context, static_cast<int>(end_of(left)) - 1, thread);
       return true;
     }
   }
   return false;
 }
 
-bool Pool::any_untaken() const {
-  for (const Share& share : shares_) {
-    const uint64_t untaken = share.untaken.load();
-    if (begin_of(untaken) < end_of(untaken)) return true;
-  }
-  return false;
+void Pool::report(int tasks) {
+  finished_.fetch_add(tasks);
+  if (!caller_sleeps_.load()) return;
+  std::lock_guard<std::mutex> lock(mutex_);
+  wake_caller_.notify_one();
 }
 
 void Pool::run(int tasks, Call call, const void* context) {
   if (tasks == 1) return call(context, 0, 0);  // not worth another thread's attention
-  call_ = call;
-  context_ = context;
-  unfinished_.store(tasks, std::memory_order_relaxed);
-  // Sequentially consistent with sleepers_: no wake-up is lost.
-  for (int i = 0; i < threads_; ++i)
+  finished_.store(0, std::memory_order_relaxed);
+  for (int i = 0; i < threads_; ++i) {
+    shares_[i].call = call;
+    shares_[i].context = context;
+    // Sequentially consistent with sleepers_: no wake-up is lost.
     shares_[i].untaken.store(
         share_of(first_task(tasks, i, threads_), first_task(tasks, i + 1, threads_)));
-  wake_workers();
-  while (take_task(0)) {
   }
-  const auto done = [this] { return unfinished_.load(std::memory_order_acquire) == 0; };
+  wake_workers();
+  int left = tasks - do_share(0);
+  while (steal_task(0)) --left;
+  const auto done = [&] { return finished_.load(std::memory_order_acquire) == left; };
   if (spin_until(done)) return;
   std::unique_lock<std::mutex> lock(mutex_);
   caller_sleeps_.store(true);
-  wake_caller_.wait(lock, [this] { return unfinished_.load() == 0; });
+  wake_caller_.wait(lock, [&] { return finished_.load() == left; });
   caller_sleeps_.store(false);
 }
 
 void Pool::work(int thread) {
-  const auto ready = [this] { return any_untaken(); };
+  const auto ready = [&] { return !shares_[thread].empty(); };
   for (;;) {
-    while (take_task(thread)) {
-    }
+    const int done = do_share(thread);
+    if (done > 0) report(done);
+    while (steal_task(thread)) report(1);
     if (spin_until(ready)) continue;
     std::unique_lock<std::mutex> lock(mutex_);
     sleepers_.fetch_add(1);
     const unsigned calls = calls_;
-    wake_workers_.wait(lock, [&] { return stop_ || any_untaken() || calls_ != calls; });
+    wake_workers_.wait(lock, [&] { return stop_ || ready() || calls_ != calls; });
     sleepers_.fetch_sub(1);
     if (stop_) return;
   }

@@ -48,32 +48,34 @@ class Pool {
  private:
   using Call = void (*)(const void* context, int index, int thread);
 
-  // Tasks of one thread that nobody has taken, [begin, end) in one word. It takes the first,
-  // others the last.
+  // A thread's part of a job, on a line of its own: waiting for one and taking from it disturbs
+  // nobody, and its first task comes with all that is needed to start. Tasks that nobody has taken
+  // are [begin, end) in one word; their thread takes the first, others the last.
   struct alignas(64) Share {
     std::atomic<uint64_t> untaken{0};
+    // Read only by who has taken a task, and a job stays until all of its tasks are finished.
+    Call call = nullptr;
+    const void* context = nullptr;
+
+    bool empty() const;
   };
 
   void run(int tasks, Call call, const void* context);
-  void run_task(int index, int thread);
   void start();
   void work(int thread);
   void wake_workers();
   void leave_core();
-  bool take_task(int thread);
-  bool any_untaken() const;
+  int do_share(int thread);
+  bool steal_task(int thread);
+  void report(int tasks);
 
   const int threads_;
   std::vector<std::thread> workers_;
   int callers_core_ = -1;  // where no worker runs
   std::atomic<bool> busy_{false};
 
-  // The job. A worker reads call_ and context_ only after it has taken a task, and a job stays
-  // until all its tasks are finished, so what it reads belongs to the task it took.
-  Call call_ = nullptr;
-  const void* context_ = nullptr;
   std::vector<Share> shares_;
-  alignas(64) std::atomic<int> unfinished_{0};
+  alignas(64) std::atomic<int> finished_{0};  // tasks of the job, by workers
 
   alignas(64) std::atomic<int> sleepers_{0};
   unsigned calls_ = 0;  // under mutex_

@@ -155,12 +155,13 @@ bool Runner::do_step(const ProjectStep& step) {
   const int pixels = pixels_per_task(step, steps, images_, threads());
   const int blocks = ceil_div(step.group_pixels, pixels) * step.groups;
   // Tiles outermost: a thread that takes the next task mostly has its weights at hand.
-  parallel(static_cast<int>(step.tiles.size()) * images_ * blocks, [&](int task, int thread) {
+  const auto work = [this, &step, pixels, blocks](int task, int thread) {
     const Part part = part_of(step, task, pixels, blocks, thread);
     if (part.pixels <= 0) return;
     char* scratch = workspace_.scratch(thread);
     plan_.integer ? project_integer(step, part, scratch) : project(step, part, scratch);
-  });
+  };
+  parallel(static_cast<int>(step.tiles.size()) * images_ * blocks, work);
   return true;
 }
 
@@ -229,7 +230,7 @@ void Runner::project(const ProjectStep& step, const Part& part, char* scratch) {
   if (finish.base != nullptr) finish.base += first;
   if (finish.store != nullptr) finish.store += first;
   if (finish.bits != nullptr) finish.bits += first / 8;
-  kernels_.project.finish(finish);
+  kernels_.finish.real(finish);
 }
 
 // Probably the task after this one, or at the end of the thread's share the first of the next step.
@@ -310,7 +311,7 @@ bool Runner::do_step(const FireStep& step) {
     task.sums = values(step.values) + int64_t{image} * v.pixels * v.pixel_stride;
     task.sums_pixel = v.pixel_stride;
     task.sums_step = int64_t{images_} * v.pixels * v.pixel_stride;
-    kernels_.project.finish(task);
+    kernels_.finish.real(task);
   });
   return true;
 }

@@ -55,7 +55,7 @@ void Runner::project_integer(const ProjectStep& step, const Part& part, char* sc
   }
   finish.sums_pixel = int64_t{steps} * kIntegerTile;
   finish.sums_step = steps == 1 ? 0 : kIntegerTile;
-  kernels_.integer.finish(finish);
+  kernels_.finish.integer(finish);
 }
 
 IntegerGatherTask Runner::integer_gather_task(const ProjectStep& step, int image) const {
@@ -125,7 +125,7 @@ void Runner::fire_integer(const FireStep& step, int image) {
     task.wide = values<int32_t>(step.values) + (int64_t{image} * v.pixels + pixel) * v.pixel_stride;
     task.sums_pixel = v.pixel_stride;
     task.sums_step = int64_t{images_} * v.pixels * v.pixel_stride;
-    kernels_.integer.finish(task);
+    kernels_.finish.integer(task);
   }
 }
 

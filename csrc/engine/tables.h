@@ -10,6 +10,7 @@ struct Kernels {
   const ListKernels& lists;
   const ProjectKernels& project;
   const IntegerKernels& integer;
+  const FinishKernels& finish;
 };
 
 Kernels kernels_of(Isa isa);

@@ -43,11 +43,5 @@ struct Cursor {
   int y_, x_;
 };
 
-// Bytes of spikes: bit i is lane i.
-template <int kLanes>
-inline void write_bits(uint8_t* to, uint32_t bits) {
-  for (int byte = 0; byte < kLanes / 8; ++byte) to[byte] = static_cast<uint8_t>(bits >> (8 * byte));
-}
-
 }  // namespace
 }  // namespace stmixer::engine
