@@ -215,10 +215,12 @@ def patch_graph(
     steps: int = 1,
     classes: int = 5,
     seed: int = 0,
+    overlap: int = 0,
     **lif: float | bool,
 ) -> Graph:
-    """A small network with each kind of node: convolutions, concatenation, token mixing, a residual
-    stream that several populations read, mean and head."""
+    """A small network with each kind of node: convolutions, concatenation (of which `overlap`
+    channels are written twice, or if negative never), token mixing, a residual stream that several
+    populations read, mean and head."""
     rng = np.random.default_rng(seed)
     a, b = channels
     protect = 5
@@ -230,8 +232,8 @@ def patch_graph(
     s = g.add_lif("lif0", "c0", (a, height, width), **lif)
     h, w = ((n + 2 * padding - kernel) // stride + 1 for n in (height, width))
     spiking = g.projection(
-        "conv1", "conv", s, weights(rng, b - protect, a, kernel, kernel),
-        stride=stride, padding=padding, channel_offset=protect,
+        "conv1", "conv", s, weights(rng, b - protect + overlap, a, kernel, kernel),
+        stride=stride, padding=padding, channel_offset=protect - overlap,
     )  # fmt: skip
     kh, kw = height - h + 1, width - w + 1
     direct = g.projection("protect", "conv", x, weights(rng, protect, image[0], kh, kw))

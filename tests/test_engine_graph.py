@@ -22,6 +22,8 @@ SHAPES = [
     {"image": (3, 8, 8), "channels": (100, 24), "kernel": 4, "stride": 2, "padding": 3, "heads": 2},
     {"image": (3, 7, 11), "channels": (257, 130), "kernel": 2, "stride": 3, "padding": 0},
     {"image": (4, 12, 12), "channels": (48, 96), "heads": 6},
+    {"overlap": 3},
+    {"overlap": -2},
 ]
 NEURONS = [
     {},
@@ -116,6 +118,8 @@ def test_bits_do_not_depend_on_threads_batch_or_isa(
             single = np.concatenate([engine(x[i : i + 1]) for i in range(16)])
             np.testing.assert_array_equal(result.logits, expected.logits)
             np.testing.assert_array_equal(single, expected.logits)
+            for batch in (16, 7, 3, 2):  # also such as threads cannot share out evenly
+                np.testing.assert_array_equal(engine(x[:batch]), expected.logits[:batch])
             for name, spikes in expected.spikes.items():
                 np.testing.assert_array_equal(result.spikes[name], spikes, err_msg=name)
 
@@ -129,6 +133,7 @@ def test_batches_larger_than_a_slice(precision: str) -> None:
     single = np.concatenate([engine(x[i : i + 1]) for i in range(11)])
     result = engine.run(x, record=True)
     np.testing.assert_array_equal(result.logits, single)
+    np.testing.assert_array_equal(engine(x), single)
     part = engine.run(x[7:9], record=True)
     for name, spikes in result.spikes.items():
         np.testing.assert_array_equal(spikes[:, 7:9], part.spikes[name], err_msg=name)

@@ -27,6 +27,8 @@ SHAPES = {
     "strided": {"image": (3, 7, 11), "channels": (257, 200), "kernel": 2, "stride": 3,
                 "padding": 0, "classes": 70},
     "many_tokens": {"image": (4, 18, 18), "channels": (48, 96), "heads": 6},
+    "overlap": {"overlap": 3},
+    "gap": {"overlap": -2},
 }  # fmt: skip
 NEURONS = [
     {},

@@ -34,7 +34,7 @@ def test_kernels() -> None:
     assert kernels["fp32"] | {
         "conv0": ["dense", "fp32"], "conv1": ["gather", "fp32"], "mix.stm": ["gather", "fp32"],
         "head": ["dense", "fp32"], "pool": ["mean"], "lif0 (lists)": ["lists"],
-        "stream0": ["sum"], "mix.lif1": ["neurons"], "input": ["load", "fp32"],
+        "stream2": ["sum"], "mix.lif1": ["neurons"], "input": ["load", "fp32"],
     } == kernels["fp32"]  # fmt: skip
     assert kernels["int8"] | {
         "conv0": ["dense", "int16"], "mix.fc": ["gather", "int16"], "mix.stm": ["gather", "int8"],
@@ -84,7 +84,7 @@ def test_bytes_are_those_of_weights_and_lists() -> None:
         assert starts >= 4 * 2 * 3 * 64
         weights = steps["conv1"].bytes - starts
         assert 64 * 123 * size <= weights <= 64 * 128 * size
-        assert steps["stream0"].kernel == "sum" and steps["stream0"].bytes == 0
+        assert steps["stream2"].kernel == "sum" and steps["stream2"].bytes == 0
     graph.tensors["c0.bias"][:] = 100
     steps = {s.name: s for s in Engine(graph).profile(x, 1)}
     everything = 64 * 64 * 2 * 3  # neurons, steps, images

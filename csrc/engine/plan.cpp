@@ -207,11 +207,31 @@ class Planner {
     return node.is(RefKind::population) || plan_.values[values_of_[node.index]].per_step;
   }
 
-  // Whether the projection writes all channels of its current.
-  bool covers(const Projection& p, const Current& c) const {
+  // How many channels of its current the projection writes.
+  int written_by(const Projection& p) const {
     const bool keeps = p.kind == Kind::mean || p.kind == Kind::token_mix;
-    const int channels = keeps ? graph_.shape(graph_.find(p.source)).channels : p.weight_shape[0];
-    return channels == c.shape.channels;
+    return keeps ? graph_.shape(graph_.find(p.source)).channels : p.weight_shape[0];
+  }
+  bool covers(const Projection& p, const Current& c) const {
+    return written_by(p) == c.shape.channels;
+  }
+
+  // Whether its projections write each channel of the current once: their outputs concatenated.
+  bool side_by_side(const Current& c) const {
+    if (!c.currents.empty()) return false;
+    std::vector<int> writers(c.shape.channels, 0);
+    for (const Projection& p : c.projections)
+      for (int i = 0; i < written_by(p); ++i) ++writers[p.channel_offset + i];
+    return std::all_of(writers.begin(), writers.end(), [](int n) { return n == 1; });
+  }
+
+  // Of a value per channel of the current, or none, those of the projection.
+  template <class T>
+  std::vector<T> part_of(const std::vector<T>& values, const Projection& p,
+                         const Current& c) const {
+    if (values.empty() || covers(p, c)) return values;
+    const auto first = values.begin() + p.channel_offset;
+    return {first, first + written_by(p)};
   }
 
   void plan_current(int index) {
@@ -223,7 +243,7 @@ class Planner {
     // One projection that covers the current finishes it, so neurons can fire in its epilogue.
     const bool one = c.projections.size() == 1 && covers(c.projections[0], c);
     const bool fires = one && steps && !readers.neurons.empty();
-    const bool summed = !one || c.currents.size() > 1;
+    const bool summed = !(one || side_by_side(c)) || c.currents.size() > 1;
     const bool stored = summed || readers.others || readers.neurons.size() > 1 || !fires;
 
     std::vector<int> terms;
@@ -242,8 +262,8 @@ class Planner {
       target.base = base;
       target.store = values_of_[index];
       if (!summed) {
-        target.bias = c.bias;
-        target.integer_bias = c.integer_bias;
+        target.bias = part_of(c.bias, p, c);
+        target.integer_bias = part_of(c.integer_bias, p, c);
       }
       plan_projection(p, c, std::move(target), fires ? readers.neurons[0] : -1, by_channel);
     }

@@ -68,7 +68,7 @@ bool Runner::run(const Input& input, int first, int count, float* logits,
 // [T, B, C, H, W] as it came to [T, B, H, W, C], refusing what is not finite.
 bool Runner::do_step(const LoadStep&) {
   const int steps = input_.sequence ? input_.steps : 1;
-  char* to = workspace_.buffer<char>(plan_.input_buffer);
+  char* to = area_.buffer<char>(plan_.input_buffer);
   const size_t image_bytes = plan_.buffers[plan_.input_buffer].bytes;
   std::atomic<bool> finite{true};
   parallel(steps * images_, [&](int row, int) {
@@ -87,9 +87,9 @@ bool Runner::do_step(const ListStep& step) {
   const Lists& lists = plan_.lists[step.lists];
   const ListLayout& layout = lists.layout;
   const Neurons& neurons = plan_.neurons[lists.neurons];
-  const uint8_t* bits = workspace_.buffer<uint8_t>(neurons.bits);
-  uint16_t* keys = workspace_.buffer<uint16_t>(lists.keys);
-  uint32_t* starts = workspace_.buffer<uint32_t>(lists.starts);
+  const uint8_t* bits = area_.buffer<uint8_t>(neurons.bits);
+  uint16_t* keys = area_.buffer<uint16_t>(lists.keys);
+  uint32_t* starts = area_.buffer<uint32_t>(lists.starts);
   const int rows = rows_per_task(layout);
   const int tasks_per_image = ceil_div(layout.rows, rows);
   parallel(tasks_per_image * input_.steps * images_, [&](int index, int thread) {
@@ -116,7 +116,7 @@ bool Runner::do_step(const ListStep& step) {
       turn.in_rows = neurons.rows;
       turn.first_column_byte = pixel / 8;
       turn.column_bytes = (pixel + task.rows * layout.width + 7) / 8 - pixel / 8;
-      turn.out = reinterpret_cast<uint8_t*>(workspace_.scratch(thread));
+      turn.out = reinterpret_cast<uint8_t*>(area_.scratch(thread));
       turn.out_stride = (layout.channels + 7) / 8;
       kernels_.lists.transpose_bits(turn);
       task.bits = turn.out + pixel % 8 * turn.out_stride;
@@ -158,7 +158,7 @@ bool Runner::do_step(const ProjectStep& step) {
   const auto work = [this, &step, pixels, blocks](int task, int thread) {
     const Part part = part_of(step, task, pixels, blocks, thread);
     if (part.pixels <= 0) return;
-    char* scratch = workspace_.scratch(thread);
+    char* scratch = area_.scratch(thread);
     plan_.integer ? project_integer(step, part, scratch) : project(step, part, scratch);
   };
   parallel(static_cast<int>(step.tiles.size()) * images_ * blocks, work);
@@ -252,8 +252,8 @@ GatherTask Runner::gather_task(const ProjectStep& step, int image) const {
   const int64_t row = int64_t{image} * layout.rows;
   GatherTask task{};
   task.geometry = step.geometry;
-  task.keys = workspace_.buffer<uint16_t>(lists.keys) + row * layout.row_keys();
-  task.starts = workspace_.buffer<uint32_t>(lists.starts) + row * layout.row_starts();
+  task.keys = area_.buffer<uint16_t>(lists.keys) + row * layout.row_keys();
+  task.starts = area_.buffer<uint32_t>(lists.starts) + row * layout.row_starts();
   task.step_rows = int64_t{images_} * layout.rows;
   task.blocks = layout.blocks;
   task.block_channels = layout.block_channels;
@@ -262,7 +262,7 @@ GatherTask Runner::gather_task(const ProjectStep& step, int image) const {
 
 DenseTask Runner::dense_task(const ProjectStep& step, int image) const {
   const bool input = step.values < 0;
-  const float* in = input ? workspace_.buffer<float>(plan_.input_buffer) : values(step.values);
+  const float* in = input ? area_.buffer<float>(plan_.input_buffer) : values(step.values);
   DenseTask task{};
   task.geometry = step.geometry;
   task.channels = step.in_channels;
@@ -292,8 +292,7 @@ FinishTask Runner::finish_task(const Target& target, int image, int pixel, int p
   if (target.neurons >= 0) {
     const Neurons& n = plan_.neurons[target.neurons];
     task.lif = &n.lif;
-    task.bits =
-        workspace_.buffer<uint8_t>(n.bits) + (int64_t{image} * n.rows + pixel) * n.row_bytes;
+    task.bits = area_.buffer<uint8_t>(n.bits) + (int64_t{image} * n.rows + pixel) * n.row_bytes;
     task.bits_pixel = n.row_bytes;
     task.bits_step = int64_t{images_} * n.rows * n.row_bytes;
   }
@@ -301,19 +300,36 @@ FinishTask Runner::finish_task(const Target& target, int image, int pixel, int p
 }
 
 bool Runner::do_step(const FireStep& step) {
+  const Neurons& n = plan_.neurons[step.neurons];
+  // After token mixing the neurons of an int8 network have thresholds head by head.
+  const bool heads = plan_.integer && n.by_channel;
+  const int groups = heads ? static_cast<int>(n.threshold.size()) / n.columns : 1;
+  const int group_pixels = n.rows / groups;
+  const int pixels = ceil_div(group_pixels, groups * images_ < threads() ? threads() : 1);
+  const int blocks = ceil_div(group_pixels, pixels);
+  parallel(images_ * groups * blocks, [&](int task, int) {
+    const int group = task / blocks % groups, begin = task % blocks * pixels;
+    const Part part{0,
+                    task / (groups * blocks),
+                    group,
+                    group * group_pixels + begin,
+                    std::min(pixels, group_pixels - begin),
+                    nullptr};
+    plan_.integer ? fire_integer(step, part) : fire(step, part);
+  });
+  return true;
+}
+
+void Runner::fire(const FireStep& step, const Part& part) const {
   const Values& v = plan_.values[step.values];
   Target target;
   target.neurons = step.neurons;
   target.channels = plan_.neurons[step.neurons].columns;
-  parallel(images_, [&](int image, int) {
-    if (plan_.integer) return fire_integer(step, image);
-    FinishTask task = finish_task(target, image, 0, v.pixels);
-    task.sums = values(step.values) + int64_t{image} * v.pixels * v.pixel_stride;
-    task.sums_pixel = v.pixel_stride;
-    task.sums_step = int64_t{images_} * v.pixels * v.pixel_stride;
-    kernels_.finish.real(task);
-  });
-  return true;
+  FinishTask task = finish_task(target, part.image, part.pixel, part.pixels);
+  task.sums = values(step.values) + (int64_t{part.image} * v.pixels + part.pixel) * v.pixel_stride;
+  task.sums_pixel = v.pixel_stride;
+  task.sums_step = int64_t{images_} * v.pixels * v.pixel_stride;
+  kernels_.finish.real(task);
 }
 
 void Runner::record(const Step& step, const Recording& recording,
@@ -321,7 +337,7 @@ void Runner::record(const Step& step, const Recording& recording,
   const int index = fired_by(step);
   if (index < 0) return;
   const Neurons& neurons = plan_.neurons[index];
-  const uint8_t* bits = workspace_.buffer<uint8_t>(neurons.bits);
+  const uint8_t* bits = area_.buffer<uint8_t>(neurons.bits);
   const int64_t image_bytes = int64_t{neurons.rows} * neurons.row_bytes;
   counter.count(index, bits, int64_t{input_.steps} * images_,
                 recording.activity != nullptr ? &(*recording.activity)[index] : nullptr,

@@ -15,8 +15,8 @@ namespace stmixer::engine {
 class Runner {
  public:
   // pool: null computes on the calling thread.
-  Runner(const Plan& plan, const Kernels& kernels, const Workspace& workspace, Pool* pool)
-      : plan_(plan), kernels_(kernels), workspace_(workspace), pool_(pool) {}
+  Runner(const Plan& plan, const Kernels& kernels, const Area& area, Pool* pool)
+      : plan_(plan), kernels_(kernels), area_(area), pool_(pool) {}
 
   // Images [first, first + count) of the input, to logits[first]. False if a value of the input is
   // not finite.
@@ -47,6 +47,7 @@ class Runner {
   }
 
   void project(const ProjectStep& step, const Part& part, char* scratch);
+  void fire(const FireStep& step, const Part& part) const;
   GatherTask gather_task(const ProjectStep& step, int image) const;
   DenseTask dense_task(const ProjectStep& step, int image) const;
   FinishTask finish_task(const Target& target, int image, int pixel, int pixels) const;
@@ -59,7 +60,7 @@ class Runner {
   IntegerFinishTask integer_finish_task(const Target& target, const Part& part, int first,
                                         int channels, IntegerLif* lif) const;
   void head(const ProjectStep& step, const Part& part) const;
-  void fire_integer(const FireStep& step, int image);
+  void fire_integer(const FireStep& step, const Part& part) const;
 
   template <class T>
   void sum(const SumStep& step, const std::vector<T>& bias);
@@ -77,13 +78,13 @@ class Runner {
 
   template <class T = float>
   T* values(int index) const {
-    return workspace_.buffer<T>(plan_.values[index].buffer);
+    return area_.buffer<T>(plan_.values[index].buffer);
   }
   int steps_of(const Values& v) const { return v.per_step ? input_.steps : 1; }
 
   const Plan& plan_;
   const Kernels kernels_;
-  const Workspace& workspace_;
+  const Area area_;
   Pool* const pool_;
   Input input_;
   int first_ = 0, images_ = 0;

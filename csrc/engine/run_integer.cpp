@@ -77,7 +77,7 @@ IntegerDenseTask Runner::integer_dense_task(const ProjectStep& step, int image) 
   task.pairs = (step.in_channels + 1) / 2;
   const int64_t image_values =
       int64_t{step.geometry.in_height} * step.geometry.in_width * 2 * task.pairs;
-  task.in = workspace_.buffer<int16_t>(plan_.input_buffer) + image * image_values;
+  task.in = area_.buffer<int16_t>(plan_.input_buffer) + image * image_values;
   task.in_step = images_ * image_values;
   return task;
 }
@@ -109,24 +109,18 @@ IntegerFinishTask Runner::integer_finish_task(const Target& target, const Part& 
   return task;
 }
 
-void Runner::fire_integer(const FireStep& step, int image) {
+void Runner::fire_integer(const FireStep& step, const Part& part) const {
   const Values& v = plan_.values[step.values];
-  const Neurons& n = plan_.neurons[step.neurons];
   Target target;
   target.neurons = step.neurons;
-  // After token mixing head by head: these have thresholds of their own.
-  const int groups = n.by_channel ? static_cast<int>(n.threshold.size()) / n.columns : 1;
-  const int pixels = v.pixels / groups;
-  for (int group = 0; group < groups; ++group) {
-    const int pixel = group * pixels;
-    IntegerLif lif;
-    IntegerFinishTask task =
-        integer_finish_task(target, {0, image, group, pixel, pixels, nullptr}, 0, n.columns, &lif);
-    task.wide = values<int32_t>(step.values) + (int64_t{image} * v.pixels + pixel) * v.pixel_stride;
-    task.sums_pixel = v.pixel_stride;
-    task.sums_step = int64_t{images_} * v.pixels * v.pixel_stride;
-    kernels_.finish.integer(task);
-  }
+  IntegerLif lif;
+  IntegerFinishTask task =
+      integer_finish_task(target, part, 0, plan_.neurons[step.neurons].columns, &lif);
+  task.wide =
+      values<int32_t>(step.values) + (int64_t{part.image} * v.pixels + part.pixel) * v.pixel_stride;
+  task.sums_pixel = v.pixel_stride;
+  task.sums_step = int64_t{images_} * v.pixels * v.pixel_stride;
+  kernels_.finish.integer(task);
 }
 
 // Sums of 64 bits; read_out() scales them.

@@ -7,10 +7,12 @@ namespace {
 
 // What a slice of a batch may take between layers. Larger slices reuse each weight more often but
 // push spikes and streams out of the caches.
-constexpr size_t kSliceBytes = size_t{16} << 20;
+constexpr size_t kSliceBytes = size_t{8} << 20;
 
 // Neurons whose spikes one task lists.
 constexpr int kNeuronsPerListTask = 1 << 14;
+
+int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 int widest(const ProjectStep& step) { return step.tiles[0].units * kUnit; }
 
@@ -52,14 +54,17 @@ int rows_per_task(const ListLayout& layout) {
 void Workspace::prepare(const Plan& plan, int steps, int batch, bool sequence, int threads) {
   if (steps == steps_ && batch == batch_ && sequence == sequence_) return;
   steps_ = 0;  // if an allocation below throws, nothing is prepared
+  const int areas = batch < threads ? 1 : threads, share = ceil_div(batch, areas);
   const size_t one = lay_out(plan, steps, 1, sequence).bytes;
-  images_ = static_cast<int>(std::clamp<size_t>(kSliceBytes / one, 1, batch));
+  const int most = static_cast<int>(std::clamp<size_t>(kSliceBytes / areas / one, 1, share));
+  images_ = ceil_div(share, ceil_div(share, most));
   layout_ = lay_out(plan, steps, images_, sequence);
-  if (layout_.bytes > memory_bytes_) {
+  area_bytes_ = round_up(layout_.bytes, 4096) + kAlign;  // areas not on the same cache sets
+  if (areas * area_bytes_ > memory_bytes_) {
     memory_bytes_ = 0;
     memory_ = Memory();  // the old one goes first
-    memory_ = Memory(layout_.bytes);
-    memory_bytes_ = layout_.bytes;
+    memory_ = Memory(areas * area_bytes_);
+    memory_bytes_ = areas * area_bytes_;
   }
   size_t scratch = 0;
   for (const Step& step : plan.steps) scratch = std::max(scratch, scratch_bytes(plan, step, steps));

@@ -8,26 +8,46 @@
 
 namespace stmixer::engine {
 
+// Memory for a slice of a batch.
+class Area {
+ public:
+  Area(char* memory, const Layout& layout, char* scratch, size_t scratch_bytes)
+      : memory_(memory), layout_(layout), scratch_(scratch), scratch_bytes_(scratch_bytes) {}
+
+  template <class T>
+  T* buffer(int index) const {
+    return reinterpret_cast<T*>(memory_ + layout_.offsets[index]);
+  }
+  char* scratch(int thread) const { return scratch_ + thread * scratch_bytes_; }
+
+ private:
+  char* memory_;
+  const Layout& layout_;
+  char* scratch_;
+  size_t scratch_bytes_;
+};
+
 // Everything one run writes to.
 class Workspace {
  public:
   // Makes room for this many steps and images; allocates only if the last call was another.
   void prepare(const Plan& plan, int steps, int batch, bool sequence, int threads);
 
-  // Images computed at a time: as many as keep what lies between two layers near the caches.
+  // Images of a slice at most: as many as keep what lies between two layers near the caches.
   int images() const { return images_; }
 
-  template <class T>
-  T* buffer(int index) const {
-    return memory_.as<T>(layout_.offsets[index]);
+  // There is one for each thread if the batch has an image for each, else only the first, which
+  // all threads may use together.
+  Area area(int i) const {
+    return {memory_.data() + i * area_bytes_, layout_, scratch_.data() + i * scratch_bytes_,
+            scratch_bytes_};
   }
-  char* scratch(int thread) const { return scratch_.data() + thread * scratch_bytes_; }
 
  private:
   int steps_ = 0, batch_ = 0, images_ = 0;
   bool sequence_ = false;
   Layout layout_;
-  size_t memory_bytes_ = 0, scratch_bytes_ = 0;
+  size_t area_bytes_ = 0, memory_bytes_ = 0, scratch_bytes_ = 0;
   Memory memory_, scratch_;
 };
 
