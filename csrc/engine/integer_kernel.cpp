@@ -214,36 +214,55 @@ inline VecI32 multiply_pairs(VecI32 a, VecI32 b) {
 #endif
 }
 
-void dense(const IntegerDenseTask& given) noexcept {
-  const IntegerDenseTask task = given;
+// Pixels in a row that share each weight that is read, as many as registers hold.
+constexpr int kDensePixels = kI32 == 16 ? 4 : 1;
+
+// Some pixels at one time step, from the one whose window begins at `top` and `left`.
+template <int kPixels>
+void dense_pixels(const IntegerDenseTask& task, int t, int top, int left, int32_t* sums) {
   constexpr int kCount = kIntegerTile / kI32;
   const Geometry& g = task.geometry;
-  const int64_t in_pixel = 2 * task.pairs, tap_weights = int64_t{task.pairs} * 2 * kIntegerTile;
-  int32_t* sums = task.sums;
-  Cursor cursor(g, task.first_pixel);
-  for (int p = 0; p < task.pixels; ++p, cursor.next()) {
-    const int top = cursor.top(), left = cursor.left();
-    for (int t = 0; t < task.steps; ++t, sums += kIntegerTile) {
-      VecI32 sum[kCount] = {};
-      for (int y = max_int(top, 0); y < min_int(top + g.kernel_h, g.in_height); ++y) {
-        for (int x = max_int(left, 0); x < min_int(left + g.kernel_w, g.in_width); ++x) {
-          const int16_t* in = task.in + t * task.in_step + (int64_t{y} * g.in_width + x) * in_pixel;
-          const int16_t* weights =
-              task.weights + (int64_t{y - top} * g.kernel_w + (x - left)) * tap_weights;
-          for (int pair = 0; pair < task.pairs; ++pair, weights += 2 * kIntegerTile) {
-            int32_t both;
-            __builtin_memcpy(&both, in + 2 * pair, sizeof both);
-            const VecI32 input = VecI32{} + both;
-            for (int i = 0; i < kCount; ++i) {
-              VecI32 w;
-              __builtin_memcpy(&w, weights + 2 * kI32 * i, sizeof w);
-              sum[i] += multiply_pairs(input, w);
-            }
-          }
-        }
+  const int64_t in_pixel = 2 * task.pairs, next = g.stride * in_pixel;
+  const int first = max_int(left, 0), taps = min_int(left + g.kernel_w, g.in_width) - first;
+  VecI32 sum[kPixels][kCount];
+  for (auto& of_pixel : sum)
+    for (VecI32& s : of_pixel) s = VecI32{};
+  for (int y = max_int(top, 0); y < min_int(top + g.kernel_h, g.in_height); ++y) {
+    const int16_t* in = task.in + t * task.in_step + (int64_t{y} * g.in_width + first) * in_pixel;
+    const int64_t tap = int64_t{y - top} * g.kernel_w + (first - left);
+    const int16_t* weights = task.weights + tap * task.pairs * 2 * kIntegerTile;
+    // Taps in a row lie one behind the other.
+    for (int pair = 0; pair < taps * task.pairs; ++pair, in += 2, weights += 2 * kIntegerTile) {
+      VecI32 input[kPixels];
+      for (int p = 0; p < kPixels; ++p) {
+        int32_t both;
+        __builtin_memcpy(&both, in + p * next, sizeof both);
+        input[p] = VecI32{} + both;
       }
-      for (int i = 0; i < kCount; ++i) store(sums + i * kI32, sum[i]);
+      for (int i = 0; i < kCount; ++i) {
+        VecI32 w;
+        __builtin_memcpy(&w, weights + 2 * kI32 * i, sizeof w);
+        for (int p = 0; p < kPixels; ++p) sum[p][i] += multiply_pairs(input[p], w);
+      }
     }
+  }
+  for (int p = 0; p < kPixels; ++p)
+    for (int i = 0; i < kCount; ++i)
+      store(sums + p * task.steps * kIntegerTile + i * kI32, sum[p][i]);
+}
+
+void dense(const IntegerDenseTask& given) noexcept {
+  const IntegerDenseTask task = given;
+  Cursor cursor(task.geometry, task.first_pixel);
+  for (int p = 0; p < task.pixels;) {
+    const bool some = p + kDensePixels <= task.pixels && cursor.inside(kDensePixels);
+    const int pixels = some ? kDensePixels : 1;
+    for (int t = 0; t < task.steps; ++t) {
+      int32_t* sums = task.sums + (int64_t{p} * task.steps + t) * kIntegerTile;
+      some ? dense_pixels<kDensePixels>(task, t, cursor.top(), cursor.left(), sums)
+           : dense_pixels<1>(task, t, cursor.top(), cursor.left(), sums);
+    }
+    for (const int end = p + pixels; p < end; ++p) cursor.next();
   }
 }
 

@@ -39,9 +39,6 @@ struct Sums {
   void add(const float* row) {
     for (int i = 0; i < kVectors; ++i) v[i] += load(row + i * kF32);
   }
-  void add_scaled(const float* row, float scale) {
-    for (int i = 0; i < kVectors; ++i) v[i] += load(row + i * kF32) * scale;
-  }
 };
 
 // Kernels work on a copy of their task: what they store could otherwise, for all the compiler
@@ -92,29 +89,54 @@ void gather_tile(const GatherTask task) {
   }
 }
 
-template <int kUnits>
-void dense_tile(const DenseTask task) {
+// Pixels in a row that share each weight that is read, as many as registers hold.
+constexpr int kDensePixels = kF32 == 16 ? 4 : kF32 == 8 ? 2 : 1;
+
+// Some pixels at one time step, from the one whose window begins at `top` and `left`.
+template <int kUnits, int kPixels>
+void dense_pixels(const DenseTask& task, int t, int top, int left, float* sums) {
   constexpr int kVectors = kUnits * kUnitVectors;
   constexpr int64_t kWidth = kUnits * kUnit;
   const Geometry& g = task.geometry;
-  float* sums = task.sums;
-  Cursor cursor(g, task.first_pixel);
-  for (int p = 0; p < task.pixels; ++p, cursor.next()) {
-    const int top = cursor.top(), left = cursor.left();
-    for (int t = 0; t < task.steps; ++t, sums += kWidth) {
-      Sums<kVectors> sum;
-      sum.clear();
-      for (int y = max_int(top, 0); y < min_int(top + g.kernel_h, g.in_height); ++y) {
-        for (int x = max_int(left, 0); x < min_int(left + g.kernel_w, g.in_width); ++x) {
-          const float* in =
-              task.in + t * task.in_step + (int64_t{y} * g.in_width + x) * task.in_pixel;
-          const int64_t tap = int64_t{y - top} * g.kernel_w + (x - left);
-          const float* row = task.weights + tap * task.channels * kWidth;
-          for (int c = 0; c < task.channels; ++c, row += kWidth) sum.add_scaled(row, in[c]);
+  const int64_t next = g.stride * task.in_pixel;
+  const int first = max_int(left, 0), taps = min_int(left + g.kernel_w, g.in_width) - first;
+  // Taps in a row whose channels lie one behind the other are as many channels.
+  const bool joined = task.in_pixel == task.channels;
+  const int runs = joined ? 1 : taps, channels = joined ? taps * task.channels : task.channels;
+  Vec<float> sum[kPixels][kVectors];
+  for (auto& of_pixel : sum)
+    for (Vec<float>& s : of_pixel) s = Vec<float>{};
+  for (int y = max_int(top, 0); y < min_int(top + g.kernel_h, g.in_height); ++y) {
+    const float* in =
+        task.in + t * task.in_step + (int64_t{y} * g.in_width + first) * task.in_pixel;
+    const int64_t tap = int64_t{y - top} * g.kernel_w + (first - left);
+    const float* row = task.weights + tap * task.channels * kWidth;
+    for (int run = 0; run < runs; ++run, in += task.in_pixel) {
+      for (int c = 0; c < channels; ++c, row += kWidth) {
+        for (int i = 0; i < kVectors; ++i) {
+          const Vec<float> weight = load(row + i * kF32);
+          for (int p = 0; p < kPixels; ++p) sum[p][i] += weight * in[p * next + c];
         }
       }
-      sum.write(sums);
     }
+  }
+  for (int p = 0; p < kPixels; ++p)
+    for (int i = 0; i < kVectors; ++i) store(sums + p * task.steps * kWidth + i * kF32, sum[p][i]);
+}
+
+template <int kUnits>
+void dense_tile(const DenseTask task) {
+  constexpr int64_t kWidth = kUnits * kUnit;
+  Cursor cursor(task.geometry, task.first_pixel);
+  for (int p = 0; p < task.pixels;) {
+    const bool some = p + kDensePixels <= task.pixels && cursor.inside(kDensePixels);
+    const int pixels = some ? kDensePixels : 1;
+    for (int t = 0; t < task.steps; ++t) {
+      float* sums = task.sums + (int64_t{p} * task.steps + t) * kWidth;
+      some ? dense_pixels<kUnits, kDensePixels>(task, t, cursor.top(), cursor.left(), sums)
+           : dense_pixels<kUnits, 1>(task, t, cursor.top(), cursor.left(), sums);
+    }
+    for (const int end = p + pixels; p < end; ++p) cursor.next();
   }
 }
 

@@ -35,6 +35,11 @@ struct Cursor {
   void next() {
     if (++x_ == g_.out_width) x_ = 0, ++y_;
   }
+  // Whether this and the next pixels lie in one row and their windows inside of it.
+  bool inside(int pixels) const {
+    return x_ + pixels <= g_.out_width && left() >= 0 &&
+           left() + (pixels - 1) * g_.stride + g_.kernel_w <= g_.in_width;
+  }
   int top() const { return y_ * g_.stride - g_.padding; }
   int left() const { return x_ * g_.stride - g_.padding; }
 
