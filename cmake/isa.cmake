@@ -18,7 +18,7 @@ function(stmixer_add_kernels target)
     target_compile_definitions(${target} PRIVATE STMIXER_X86=1)
   endif()
   set(flags_scalar "")
-  set(flags_avx2 -mavx2 -mbmi -mbmi2 -mlzcnt -mpopcnt)
+  set(flags_avx2 -mavx2 -mbmi -mbmi2 -mlzcnt -mpopcnt -mprfchw)
   # GCC 12's own AVX-512 headers are called uninitialized (GCC bug 105593).
   set(flags_avx512 -Wno-maybe-uninitialized ${flags_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl
       -mprefer-vector-width=512)

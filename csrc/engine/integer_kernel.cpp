@@ -108,7 +108,6 @@ template <class Sums, int kRows, class Weight, class Sum>
 void gather_chunk(const IntegerGatherTask& task, int block, int ky, const Weight* weights,
                   Prefetcher prefetcher, bool fresh, Sum* sums) {
   const Geometry& g = task.geometry;
-  const int64_t list_keys = g.in_width * task.block_channels + kListSlack;
   const int64_t list_starts = g.in_width + 1;
   Cursor cursor(g, task.first_pixel);
   for (int p = 0; p < task.pixels; ++p, cursor.next()) {
@@ -129,8 +128,9 @@ void gather_chunk(const IntegerGatherTask& task, int block, int ky, const Weight
       if (inside) {
         const int64_t list = (t * task.step_rows + y) * task.blocks + block;
         const uint32_t* starts = task.starts + list * list_starts;
-        const uint16_t* key = task.keys + list * list_keys + starts[begin];
-        const uint16_t* stop = task.keys + list * list_keys + starts[end];
+        const uint16_t* keys = task.keys + t * task.step_keys;
+        const uint16_t* key = keys + starts[begin];
+        const uint16_t* stop = keys + starts[end];
         const auto row = [&](uint16_t k) { return weights + (k - shift) * kIntegerTile; };
         for (; key + kRows <= stop; key += kRows) {
           if constexpr (kRows == 4)

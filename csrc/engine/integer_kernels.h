@@ -36,7 +36,7 @@ struct IntegerGatherTask {
   const void* next;
   int16_t* narrow;  // [pixels][steps][kIntegerTile], not for int16 weights
   int32_t* wide;    // the same
-  int64_t step_rows;
+  int64_t step_keys, step_rows;
   Geometry geometry;
   int32_t blocks, block_channels;
   int32_t safe_blocks;  // whose sums fit in 16 bits; all: they stay there, and wide is not written

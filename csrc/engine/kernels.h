@@ -9,9 +9,6 @@ namespace stmixer::engine {
 // and buffers have the same shape everywhere. A tile is a run of units summed in one pass.
 constexpr int kUnit = 16;
 
-// Entries a kernel may write behind the end of a list: it stores whole bytes of spikes.
-constexpr int kListSlack = 8;
-
 // One LIF step: v = decay * v + input_scale * x; spike where v >= threshold; then v = 0 (hard) or
 // v -= threshold (soft).
 struct LifSpec {
@@ -21,11 +18,14 @@ struct LifSpec {
 
 // Straight spike lists. A list row is what one row of an image fires at one time step: for each
 // channel block, ascending keys x * block_channels + (c - block start). `starts` has, per row and
-// block, width + 1 offsets, so the spikes of neighbouring pixels are one contiguous segment.
+// block, width + 1 offsets into the keys of the image at that step, so the spikes of neighbouring
+// pixels are one contiguous segment. The lists of a task lie one behind the other; there is room
+// for each of its neurons, and whole bytes of spikes are stored.
 struct ListTask {
   const uint8_t* bits;  // [rows][width][bits_pixel bytes], channel 8 i + j is bit j of byte i
-  uint16_t* keys;       // [rows][blocks][width * block_channels + kListSlack]
+  uint16_t* keys;       // of the image at this step
   uint32_t* starts;     // [rows][blocks][width + 1]
+  uint32_t first_key;   // where those of this task begin
   int64_t bits_pixel;
   int32_t rows, width, channels, blocks, block_channels;
 };
@@ -48,12 +48,12 @@ struct Geometry {
 // Sums of the weight rows that the listed spikes select, for `pixels` output pixels of one image,
 // all time steps and one tile of channels.
 struct GatherTask {
-  const uint16_t* keys;  // first list row of the image at the first time step
-  const uint32_t* starts;
-  const float* weights;  // [blocks][kernel_h][kernel_w * block_channels][units * kUnit]
-  const float* next;     // weights that this thread will probably want after these
-  float* sums;           // [pixels][steps][units * kUnit]
-  int64_t step_rows;     // list rows from one time step to the next
+  const uint16_t* keys;          // of the image at the first time step
+  const uint32_t* starts;        // its first list row there
+  const float* weights;          // [blocks][kernel_h][kernel_w * block_channels][units * kUnit]
+  const float* next;             // weights that this thread will probably want after these
+  float* sums;                   // [pixels][steps][units * kUnit]
+  int64_t step_keys, step_rows;  // keys and list rows from one time step to the next
   Geometry geometry;
   int32_t blocks, block_channels;
   int32_t first_pixel, pixels, steps, units;

@@ -36,34 +36,48 @@ inline uint32_t append(uint16_t* keys, uint32_t n, uint8_t byte, uint16_t key) {
   return n + kBytes.count[byte];
 }
 
-// Other cores wrote much of what is read here: all its lines are asked for at once, or each would
-// be waited for.
+// Other cores wrote much of what is read here, and read what was written here before: all lines are
+// asked for at once, or each would be waited for.
 inline void fetch(const uint8_t* p, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
 }
 
+#if defined(__POPCNT__)
+inline void fetch_to_write(const uint16_t* keys, const uint8_t* bits, int64_t bytes) {
+  int64_t spikes = 0;
+  for (int64_t i = 0; i + 8 <= bytes; i += 8) {
+    uint64_t word;
+    __builtin_memcpy(&word, bits + i, sizeof word);
+    spikes += __builtin_popcountll(word);
+  }
+  for (int64_t i = 0; i < spikes; i += 32) __builtin_prefetch(keys + i, 1);
+}
+#else
+inline void fetch_to_write(const uint16_t*, const uint8_t*, int64_t) {}
+#endif
+
 void build_lists(const ListTask& task) noexcept {
   // A copy that the stores below cannot alias.
   const ListTask t = task;
-  fetch(t.bits, t.rows * t.width * t.bits_pixel);
   const int block_bytes = t.block_channels / 8;
   const int pixel_bytes = (t.channels + 7) / 8;
-  uint16_t* keys = t.keys;
+  const int64_t bytes = t.rows * t.width * t.bits_pixel;
+  fetch(t.bits, bytes);
+  fetch_to_write(t.keys + t.first_key, t.bits, bytes);
   uint32_t* starts = t.starts;
   const uint8_t* row = t.bits;
+  uint32_t n = t.first_key;
   for (int r = 0; r < t.rows; ++r, row += t.width * t.bits_pixel) {
     for (int block = 0; block < t.blocks; ++block) {
       const int first = block * block_bytes;
       const int count = first + block_bytes < pixel_bytes ? block_bytes : pixel_bytes - first;
       const uint8_t* bits = row + first;
-      uint32_t n = 0;
       for (int x = 0; x < t.width; ++x, bits += t.bits_pixel) {
         starts[x] = n;
         uint16_t key = static_cast<uint16_t>(x * t.block_channels);
-        for (int i = 0; i < count; ++i, key += 8) n = append(keys, n, bits[i], key);
+        for (int i = 0; i < count; ++i, key += 8) n = append(t.keys, n, bits[i], key);
       }
       starts[t.width] = n;
-      keys += t.width * t.block_channels + kListSlack;
       starts += t.width + 1;
     }
   }

@@ -52,7 +52,7 @@ struct ListLayout {
     return by_channel == o.by_channel && rows == o.rows && width == o.width &&
            channels == o.channels && block_channels == o.block_channels;
   }
-  int64_t row_keys() const { return int64_t{blocks} * (width * block_channels + kListSlack); }
+  int64_t row_keys() const { return int64_t{width} * static_cast<int64_t>(round_up(channels, 8)); }
   int64_t row_starts() const { return int64_t{blocks} * (width + 1); }
 };
 

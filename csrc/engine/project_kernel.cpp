@@ -48,7 +48,6 @@ void gather_tile(const GatherTask task) {
   constexpr int kVectors = kUnits * kUnitVectors;
   constexpr int64_t kWidth = kUnits * kUnit;
   const Geometry& g = task.geometry;
-  const int64_t list_keys = g.in_width * task.block_channels + kListSlack;
   const int64_t list_starts = g.in_width + 1;
   const int64_t chunk = g.kernel_w * task.block_channels * kWidth;
   const float* weights = task.weights;
@@ -78,8 +77,9 @@ void gather_tile(const GatherTask task) {
           if (inside) {
             const int64_t list = (t * task.step_rows + y) * task.blocks + block;
             const uint32_t* starts = task.starts + list * list_starts;
-            const uint16_t* key = task.keys + list * list_keys + starts[begin];
-            const uint16_t* stop = task.keys + list * list_keys + starts[end];
+            const uint16_t* keys = task.keys + t * task.step_keys;
+            const uint16_t* key = keys + starts[begin];
+            const uint16_t* stop = keys + starts[end];
             for (; key != stop; ++key) sum.add(weights + (*key - shift) * kWidth);
           }
           sum.write(sums);

@@ -101,7 +101,8 @@ bool Runner::do_step(const ListStep& step) {
     task.channels = layout.channels;
     task.blocks = layout.blocks;
     task.block_channels = layout.block_channels;
-    task.keys = keys + (image * layout.rows + row) * layout.row_keys();
+    task.keys = keys + image * layout.rows * layout.row_keys();
+    task.first_key = static_cast<uint32_t>(row * layout.row_keys());
     task.starts = starts + (image * layout.rows + row) * layout.row_starts();
     const uint8_t* in = bits + image * neurons.rows * neurons.row_bytes;
     const int pixel = row * layout.width;
@@ -255,6 +256,7 @@ GatherTask Runner::gather_task(const ProjectStep& step, int image) const {
   task.keys = area_.buffer<uint16_t>(lists.keys) + row * layout.row_keys();
   task.starts = area_.buffer<uint32_t>(lists.starts) + row * layout.row_starts();
   task.step_rows = int64_t{images_} * layout.rows;
+  task.step_keys = task.step_rows * layout.row_keys();
   task.blocks = layout.blocks;
   task.block_channels = layout.block_channels;
   return task;

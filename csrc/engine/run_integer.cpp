@@ -64,6 +64,7 @@ IntegerGatherTask Runner::integer_gather_task(const ProjectStep& step, int image
   task.geometry = lists.geometry;
   task.keys = lists.keys;
   task.starts = lists.starts;
+  task.step_keys = lists.step_keys;
   task.step_rows = lists.step_rows;
   task.blocks = lists.blocks;
   task.block_channels = lists.block_channels;
