@@ -17,13 +17,13 @@ LAUNCHERS = """if True:
         other = x if residual else None
         lif = (1.0, 0.9, "hard")
         return [
-            lambda: bn_lif.bn_lif_forward(
+            lambda: bn_lif.bn_lif_forward(bn_lif.ForwardCall(
                 x, c, c, c, c, True, 1e-5, other, None, dim, *lif, residual, False, True
-            ),
-            lambda: bn_lif.bn_lif_backward(
+            )),
+            lambda: bn_lif.bn_lif_backward(bn_lif.BackwardCall(
                 x, other, None, x, other, None, c, c, c, c, 1e-5, True, residual, dim, *lif,
                 False, "piecewise_quadratic", 1.0,
-            ),
+            )),
         ]
 """
 
