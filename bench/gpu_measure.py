@@ -16,9 +16,11 @@ from gpu_peers import (
     OURS,
     Contestant,
     Missing,
+    Population,
     agreement,
     contestants,
-    rates,
+    populations,
+    rates_apart,
     reference_result,
 )
 from gpu_timing import Clock
@@ -54,18 +56,25 @@ def measure_group(group: str, rows: Path, rehearse: bool) -> None:
     keep(copy_bandwidth=clock.copy_bandwidth())
     for case in chosen(group, rehearse):
         expected = reference_result(case, device)
+        firing = populations(case, device, ours=False)
         for contestant in contestants(case):
-            keep(case=case.name, **measure(case, contestant, clock, expected))
+            keep(case=case.name, **measure(case, contestant, clock, expected, firing))
             gc.collect()
             torch.cuda.empty_cache()
-        if case.group in ("train", "infer"):
-            keep(case=case.name, rates=dict(rates(case, device)))
-        elif case.module is None:
+        if case.module is None:
             spikes = expected if case.group in FIRES else case.inputs(device)[0]
             keep(case=case.name, rates={case.group: float((spikes != 0).float().mean())})
+        else:
+            keep(case=case.name, rates={path: seen.rate for path, seen in firing.items()})
 
 
-def measure(case: Case, contestant: Contestant, clock: Clock, expected: Tensor) -> Row:
+def measure(
+    case: Case,
+    contestant: Contestant,
+    clock: Clock,
+    expected: Tensor,
+    firing: dict[str, Population],
+) -> Row:
     row: Row = {"contestant": contestant.name, "ours": contestant.ours}
     start = time.perf_counter()
     try:
@@ -78,6 +87,12 @@ def measure(case: Case, contestant: Contestant, clock: Clock, expected: Tensor) 
                 "status": "disagrees",
                 "reason": f"its result differs by {differs:.2g}, allowed {allowed:.2g}",
             }
+        if contestant.ours and firing:
+            apart, path = rates_apart(populations(case, clock.device, ours=True), firing)
+            row["rates_differ"] = apart
+            if not apart <= 1:
+                reason = f"the rate of {path} differs by {apart:.2g} times what is allowed"
+                return row | {"status": "disagrees", "reason": reason}
         if case.group in _WHOLE:
             row["peak_bytes"] = clock.peak_bytes(step)
         call, row["how"] = _ready(case, contestant, step, clock)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as nnf
@@ -37,7 +37,7 @@ class Contestant:
 
 def contestants(case: Case) -> list[Contestant]:
     """Those of ``case``, whoever takes long to get ready last."""
-    ours = [Contestant(OURS, _optimized if case.group == "infer" else automatic, ours=True)]
+    ours = [Contestant(OURS, automatic, ours=True)]
     if case.module is None:
         ours = [
             Contestant(f"{OURS} {backend}", _on_backend(backend), ours=True)
@@ -97,16 +97,16 @@ def _on_backend(backend: str) -> Callable[[Case, torch.device], Step]:
     return make
 
 
+def _our_module(case: Case, device: torch.device) -> nn.Module | None:
+    module = _module(case, device)
+    if module is None or case.group != "infer":
+        return module
+    return so.optimize_for_inference(module)
+
+
 def automatic(case: Case, device: torch.device) -> Step:
     """On whichever backends the ops choose themselves."""
-    return _step(case, device, _module(case, device))
-
-
-def _optimized(case: Case, device: torch.device) -> Step:
-    optimize = getattr(so, "optimize_for_inference", None)
-    if optimize is None:
-        raise Missing("this version has no optimize_for_inference yet")
-    return _step(case, device, optimize(_module(case, device)))
+    return _step(case, device, _our_module(case, device))
 
 
 def _eager(case: Case, device: torch.device) -> Step:
@@ -198,23 +198,54 @@ def _choose_kernels(kind: str, device: torch.device, functional: Any) -> None:
 def agreement(case: Case, ours: Tensor, theirs: Tensor) -> tuple[float, float]:
     """How far two results are apart, and how far they may be.
 
-    Spikes: the share that differs. Currents: the largest difference, relative. Networks in
-    bfloat16 part ways with the first spike that rounding turns, so of them only the norm of the
-    result is compared; that they compute the same is for the tests to say.
+    Spikes: the share that differs. Currents: the largest difference, relative. In bfloat16,
+    spikes that rounding turned multiply from layer to layer. After one block, two right results
+    have a cosine of 0.93 (one in float32: 0.91), one with a decay of 0.6 for 0.5 has 0.67, with a
+    threshold of 1.1 for 1 it has 0.54. Logits of whole networks with random weights have 0.2 to
+    0.6, right or wrong: of them only the norm is compared, and of ours the populations, see
+    :func:`rates_apart`.
     """
     a, b = ours.detach().float(), theirs.detach().float()
     if case.group in (*FIRES, "pack_spikes"):
         return float((a != b).float().mean()), 2e-3
+    if case.group == "STMBlock":
+        return 1 - float(nnf.cosine_similarity(a.flatten(), b.flatten(), dim=0)), 0.15
     if case.module is not None:
         return abs(float(a.norm() / b.norm()) - 1), 0.5
     return float((a - b).abs().max() / b.abs().max().clamp(min=1e-6)), 3e-2
 
 
-def rates(case: Case, device: torch.device) -> Iterator[tuple[str, float]]:
-    """The rate of every population of a network, by these ops."""
-    module = _module(case, device)
+class Population(NamedTuple):
+    rate: float
+    neuron_steps: int
+
+
+def populations(case: Case, device: torch.device, ours: bool) -> dict[str, Population]:
+    """Every population of a network in one step, by these ops or by the official structure."""
+    if not ours:
+        case = case.unfused()
+    module = (_our_module if ours else _module)(case, device)
     if module is None:
-        return
+        return {}
+    step = _step(case, device, module, None if ours else _using("reference"))
     with so.record(module, keep_spikes=False) as seen:
-        _step(case, device, module)()
-    yield from seen.rates.items()
+        step()
+    return {path: Population(rate, seen.neuron_steps[path]) for path, rate in seen.rates.items()}
+
+
+def rates_apart(ours: dict[str, Population], theirs: dict[str, Population]) -> tuple[float, str]:
+    """How far rates are apart, in what they may be, and the population that is farthest.
+
+    Turned spikes make of two right computations something like two draws of as many neurons: of
+    24 populations of 0.3 to 9 million neuron-steps the worst was off by 3.8 standard errors, and
+    one by 1.5 %. Six of the former and 1 % are allowed. A threshold of 1.01 for 1 is off by 6 %,
+    a decay of 0.6 for 0.5 by 11 %. Random weights in another order keep the rates: that is for
+    the tests of the modules to find.
+    """
+    if ours.keys() != theirs.keys():
+        return float("inf"), ", ".join(sorted(ours.keys() ^ theirs.keys()))
+    apart = []
+    for path, (rate, count) in theirs.items():
+        error = (2 * max(rate * (1 - rate), 1 / count) / count) ** 0.5
+        apart.append((abs(ours[path].rate - rate) / (0.01 * rate + 6 * error), path))
+    return max(apart, default=(0.0, ""))

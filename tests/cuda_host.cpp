@@ -13,7 +13,7 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __shared__ thread_local  // one block at a time runs on a thread of the host
 
 namespace {

@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+
+import stmixer_ops as so
 
 SOURCE = Path(__file__).parents[1]
 if not (SOURCE / "bench").is_dir():
@@ -23,9 +26,12 @@ from cases import cases  # noqa: E402
 from gpu_peers import (  # noqa: E402
     Contestant,
     Missing,
+    Population,
     agreement,
     automatic,
     contestants,
+    populations,
+    rates_apart,
     spikingjelly_node,
 )
 from gpu_timing import Clock  # noqa: E402
@@ -155,22 +161,77 @@ def test_eager_computes_what_our_ops_do(group):
     assert differs <= allowed
 
 
+def with_neurons(case, **attributes):
+    """A case whose neurons are others."""
+    made = case.module
+
+    def module():
+        network = made()
+        for lif in network.modules():
+            if isinstance(lif, so.LIF):
+                vars(lif).update(attributes)
+        return network
+
+    return replace(case, module=module)
+
+
+def test_a_block_of_other_neurons_disagrees():
+    case = TINY["STMBlock"]
+    right = automatic(case, CPU)()
+    for attributes in ({"decay": 0.6}, {"threshold": 1.1}, {"reset_mode": "soft"}):
+        differs, allowed = agreement(
+            case, automatic(with_neurons(case, **attributes), CPU)(), right
+        )
+        assert differs > allowed
+
+
+@pytest.mark.parametrize("group", ["STMBlock", "train", "infer"])
+def test_rates_of_every_population_agree(group):
+    case = TINY[group]
+    firing = populations(case, CPU, ours=False)
+    assert len(firing) == (5 if group == "STMBlock" else 9)
+    assert rates_apart(populations(case, CPU, ours=True), firing)[0] <= 1
+    wrong = populations(with_neurons(case, threshold=1.5), CPU, ours=True)
+    assert rates_apart(wrong, firing)[0] > 1
+
+
+def test_rates_of_a_large_population_agree_to_a_hundredth():
+    theirs = {"a": Population(0.2, 10**9), "b": Population(0.1, 10**9), "c": Population(0.0, 100)}
+    for rate, judged in ((0.101, True), (0.099, True), (0.102, False), (0.098, False)):
+        apart, path = rates_apart(theirs | {"b": Population(rate, 10**9)}, theirs)
+        assert (apart <= 1, path) == (judged, "b")
+    assert rates_apart({"a": theirs["a"]}, theirs) == (float("inf"), "b, c")
+
+
+def test_ours_with_other_rates_gets_no_time():
+    case, clock = TINY["infer"], Clock(CPU, seconds=0.01)
+    ours = next(c for c in contestants(case) if c.ours)
+    expected, firing = automatic(case, CPU)(), populations(case, CPU, ours=False)
+    assert gpu_measure.measure(case, ours, clock, expected, firing)["status"] == "measured"
+    path = next(iter(firing))
+    other = firing | {path: Population(0.9, firing[path].neuron_steps)}
+    row = gpu_measure.measure(case, ours, clock, expected, other)
+    assert row["status"] == "disagrees"
+    assert path in row["reason"]
+    assert "ms" not in row
+
+
 def test_whoever_computes_something_else_gets_no_time():
     case = TINY["lif"]
     clock = Clock(CPU, seconds=0.01)
     expected = torch.ones(2, 2, 64)
     wrong = Contestant("wrong", lambda case, device: lambda: torch.zeros(2, 2, 64), ours=True)
-    row = gpu_measure.measure(case, wrong, clock, expected)
+    row = gpu_measure.measure(case, wrong, clock, expected, {})
     assert row["status"] == "disagrees"
     assert "ms" not in row
 
     def broken(case, device):
         raise ZeroDivisionError("by nought")
 
-    row = gpu_measure.measure(case, Contestant("broken", broken), clock, expected)
+    row = gpu_measure.measure(case, Contestant("broken", broken), clock, expected, {})
     assert (row["status"], row["reason"]) == ("failed", "ZeroDivisionError: by nought")
     right = Contestant("right", lambda case, device: lambda: expected, ours=True)
-    row = gpu_measure.measure(case, right, clock, expected)
+    row = gpu_measure.measure(case, right, clock, expected, {})
     assert row["status"] == "measured"
     assert row["how"] == "wall clock (rehearsal)"
 

@@ -110,3 +110,9 @@ def test_short_runs_stay_in_registers():
             call = _C.LifBackward(dtype, steps, 4096, 4096, NEURON, *[0] * 6)
             ((_, _, _, _, shared, _),) = call.cuda_plan(0)
             assert (shared > 0) == (steps > most)
+    for dtype, most in ((0, 8), (1, 1), (2, 8), (3, 8)):
+        for steps in (1, 4, most, most + 1):
+            call = _C.BnLifBackward(
+                dtype, steps, 4096, 4096, 8, 1, NEURON, 1e-5, *[0] * 4, True, *[0] * 11
+            )
+            assert (call.cuda_plan(0)[0][4] > 0) == (steps > most)

@@ -11,6 +11,8 @@ from torch.library import opcheck
 
 import stmixer_ops as so
 from stmixer_ops import functional as F
+from stmixer_ops.ops.bn_lif.buffers import BackwardCall, ForwardCall
+from stmixer_ops.ops.conv_lif.buffers import Call
 
 S = torch.ops.stmixer
 
@@ -86,6 +88,20 @@ def test_one_graph_for_every_batch_size():
 
 NEURON = (1.0, 0.9, "soft")
 SURROGATE = (False, "atan", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("op", "call"),
+    [
+        (S.bn_lif_forward, ForwardCall),
+        (S.bn_lif_backward, BackwardCall),
+        (S.conv_lif, Call),
+    ],
+    ids=str,
+)
+def test_calls_are_the_arguments_of_the_schema(op, call):
+    names = [argument.name for argument in op.default._schema.arguments]
+    assert names == [*call._fields, "backend"]
 
 
 def op_samples(backend):

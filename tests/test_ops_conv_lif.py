@@ -239,10 +239,10 @@ LAUNCHERS = """if True:
         weight = weight.contiguous(memory_format=torch.channels_last)
         stream = torch.zeros(4, batch, size, size, outputs, dtype=dtype).movedim(-1, 2)
         v = torch.zeros(batch, outputs, size, size) if state else None
-        return lambda: kernels.conv_lif(
+        return lambda: kernels.conv_lif(kernels.Call(
             s, weight, torch.zeros(outputs), stream, v, 1, kernel // 2, 1.0, 0.9, "hard",
             state, True, state, True,
-        )
+        ))
 
     launches = []
 """

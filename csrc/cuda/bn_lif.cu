@@ -117,42 +117,47 @@ STMIXER_DEVICE void bn_lif_forward(const BnLifForwardLaunch& launch) {
   }
 }
 
-template <class T, int kSteps>
+// What is not read ahead is read at its step, or there would be more rows in flight than registers.
+// Where the membranes came from x itself, that was a moment ago: it is in L1 or in the stash.
+template <class T, int kRows, bool kLong>
 struct BnBack {
   typedef State<T> R;
+  static constexpr int kAhead = kRows;
   const BnLifBackward& p;
   const LaneNeuron<R>& neuron;
   const LaneAffine<R>& affine;
   const Lanes<R>& mean;
+  const Walk<T>& walk;
   Span span;
-  Row<T> gs[kSteps], x[kSteps];
+  Row<T> gs[kAhead];
   Lanes<R> first, second;  // sums of the gradients, and of their products with x - mean
 
-  __device__ __forceinline__ void ahead(int k, int64_t t, const Row<T>& row) {
-    if (p.gs) gs[k] = load_row(static_cast<const T*>(p.gs) + t * p.neurons, span);
-    x[k] = row;
-    if (p.sum) x[k] = load_row(static_cast<const T*>(p.x) + t * p.x_step, span);
+  __device__ __forceinline__ void ahead(int slot, int64_t t) {
+    if (p.gs) gs[slot] = load_row(static_cast<const T*>(p.gs) + t * p.neurons, span);
+  }
+  __device__ __forceinline__ Row<T> x_again(int64_t t) const {
+    if (kLong && !p.sum) return walk.read_again(t, span);
+    return load_row(static_cast<const T*>(p.x) + t * p.x_step, span);
   }
   __device__ __forceinline__ Lanes<R> integrated(const Row<T>& row) const {
     return p.sum ? widen_row(row) : affine(widen_row(row));
   }
-  __device__ __forceinline__ void step(int k, int64_t t, const Lanes<R>& h, Lanes<R>& gv) {
-    const Lanes<R> upstream = p.gs ? widen_row(gs[k]) : load_state<R>(nullptr, span);
+  __device__ __forceinline__ void step(int slot, int64_t t, const Lanes<R>& h, Lanes<R>& gv) {
+    const Lanes<R> upstream = p.gs ? widen_row(gs[slot]) : load_state<R>(nullptr, span);
     Lanes<R> g = neuron.gradient(h, upstream, gv);
-    // Read only here, or there would be more rows in flight than registers.
     if (p.gsum)
       g = add(g, widen_row(load_row(static_cast<const T*>(p.gsum) + t * p.neurons, span)));
-    const Lanes<R> value = widen_row(x[k]);
+    const Lanes<R> x = widen_row(x_again(t));
 #pragma unroll
     for (int i = 0; i < kLanes; ++i) {
       first.at[i] += g.at[i];
-      second.at[i] += g.at[i] * (value.at[i] - mean.at[i]);
+      second.at[i] += g.at[i] * (x.at[i] - mean.at[i]);
     }
     store_row(narrow_row<T>(g), static_cast<T*>(p.g) + t * p.neurons, span);
   }
 };
 
-template <class T, int kSteps>
+template <class T, int kSteps, int kRows, bool kLong>
 STMIXER_DEVICE void bn_lif_backward(const BnLifBackwardLaunch& launch) {
   typedef State<T> R;
   const BnLifBackward& p = launch.p;
@@ -168,12 +173,12 @@ STMIXER_DEVICE void bn_lif_backward(const BnLifBackwardLaunch& launch) {
                      p.neurons,
                      p.scratch,
                      launch.stash};
-  BnBack<T, kSteps> back{p, neuron, affine, mean, {}, {}, {}, {}, {}};
+  BnBack<T, kRows, kLong> back{p, neuron, affine, mean, walk, {}, {}, {}, {}};
   const int64_t end = place.active ? tiles.outer : 0;
   for (int64_t row = place.row; row < end; row += tiles.parts * tiles.rows) {
     back.span = channel_span(tiles, place, row, launch.vector);
     Lanes<R> gv = load_state<R>(p.gv, back.span);
-    walk_back<kSteps>(walk, neuron, p.v_init, back.span, gv, back);
+    walk_back<kSteps, kLong>(walk, neuron, p.v_init, back.span, gv, back);
     store_state(gv, p.gv_init, back.span);
   }
   double* sums = partial_row(launch.partial, tiles, place);
@@ -229,17 +234,37 @@ STMIXER_DEVICE void bn_input_gradient(const BnLifBackwardLaunch& launch) {
 
 using stmixer::Bf16;
 using stmixer::F16;
+using stmixer::cuda::kThreads;
 
-#define STMIXER_BN(name, T, steps)                                                       \
-  STMIXER_KERNEL(bn_statistics_##name, BnStatisticsLaunch, bn_statistics<T>)             \
-  STMIXER_KERNEL(bn_moments_##name, BnStatisticsLaunch, bn_moments<T>)                   \
-  STMIXER_KERNEL(bn_lif_forward_##name, BnLifForwardLaunch, bn_lif_forward<T>)           \
-  STMIXER_KERNEL(bn_lif_backward_##name, BnLifBackwardLaunch, bn_lif_backward<T, steps>) \
+// Blocks on a multiprocessor, of kernels that pass over everything: as many as need no spill. Left
+// to itself the compiler spills to fit one more.
+#define STMIXER_BN(name, T, statistics_blocks, forward_blocks)                                    \
+  STMIXER_BOUNDED_KERNEL((kThreads, statistics_blocks), bn_statistics_##name, BnStatisticsLaunch, \
+                         bn_statistics<T>)                                                        \
+  STMIXER_KERNEL(bn_moments_##name, BnStatisticsLaunch, bn_moments<T>)                            \
+  STMIXER_BOUNDED_KERNEL((kThreads, forward_blocks), bn_lif_forward_##name, BnLifForwardLaunch,   \
+                         bn_lif_forward<T>)                                                       \
   STMIXER_KERNEL(bn_input_gradient_##name, BnLifBackwardLaunch, bn_input_gradient<T>)
 
-STMIXER_BN(f32, float, 4)
-STMIXER_BN(f64, double, 1)
-STMIXER_BN(bf16, Bf16, 4)
-STMIXER_BN(f16, F16, 4)
-STMIXER_KERNEL(bn_gradients_f32, BnLifBackwardLaunch, bn_gradients<float>)
-STMIXER_KERNEL(bn_gradients_f64, BnLifBackwardLaunch, bn_gradients<double>)
+STMIXER_BN(f32, float, 5, 3)
+STMIXER_BN(f64, double, 3, 2)
+STMIXER_BN(bf16, Bf16, 6, 4)
+STMIXER_BN(f16, F16, 6, 4)
+STMIXER_BOUNDED_KERNEL((kThreads, 8), bn_gradients_f32, BnLifBackwardLaunch, bn_gradients<float>)
+STMIXER_BOUNDED_KERNEL((kThreads, 8), bn_gradients_f64, BnLifBackwardLaunch, bn_gradients<double>)
+
+// One chunk of 4 steps, one of 8, and chunks of 4. Rows ahead are as many as do not spill.
+#define STMIXER_BN_BACKWARD(bounds, name, ...)                                \
+  STMIXER_BOUNDED_KERNEL(bounds, bn_lif_backward_##name, BnLifBackwardLaunch, \
+                         bn_lif_backward<__VA_ARGS__>)
+
+STMIXER_BN_BACKWARD((kThreads), f32_4, float, 4, 4, false)
+STMIXER_BN_BACKWARD((kThreads), f32_8, float, 8, 2, false)
+STMIXER_BN_BACKWARD((kThreads), f32_long, float, 4, 4, true)
+STMIXER_BN_BACKWARD((kThreads), f64_1, double, 1, 1, true)
+STMIXER_BN_BACKWARD((kThreads, 3), bf16_4, Bf16, 4, 4, false)
+STMIXER_BN_BACKWARD((kThreads), bf16_8, Bf16, 8, 4, false)
+STMIXER_BN_BACKWARD((kThreads), bf16_long, Bf16, 4, 4, true)
+STMIXER_BN_BACKWARD((kThreads, 3), f16_4, F16, 4, 4, false)
+STMIXER_BN_BACKWARD((kThreads), f16_8, F16, 8, 4, false)
+STMIXER_BN_BACKWARD((kThreads), f16_long, F16, 4, 4, true)

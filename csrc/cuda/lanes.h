@@ -12,13 +12,15 @@
 #elif !defined(STMIXER_ENTER)
 #define STMIXER_ENTER(name)
 #endif
-// Launch is what the kernel takes, the rest its body.
-#define STMIXER_KERNEL(name, Launch, ...)                               \
-  extern "C" __global__ void __launch_bounds__(stmixer::cuda::kThreads) \
-      name(const stmixer::cuda::Launch launch) {                        \
-    stmixer::cuda::__VA_ARGS__(launch);                                 \
-  }                                                                     \
+// Launch is what the kernel takes, the rest its body. `bounds` are its threads and, where that
+// makes a difference, how many blocks are to fit on a multiprocessor.
+#define STMIXER_BOUNDED_KERNEL(bounds, name, Launch, ...)                                        \
+  extern "C" __global__ void __launch_bounds__ bounds name(const stmixer::cuda::Launch launch) { \
+    stmixer::cuda::__VA_ARGS__(launch);                                                          \
+  }                                                                                              \
   STMIXER_ENTER(name)
+#define STMIXER_KERNEL(name, Launch, ...) \
+  STMIXER_BOUNDED_KERNEL((stmixer::cuda::kThreads), name, Launch, __VA_ARGS__)
 
 namespace stmixer {
 namespace cuda {

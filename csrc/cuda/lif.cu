@@ -30,17 +30,18 @@ STMIXER_DEVICE void lif_forward(const LifForwardLaunch& launch) {
 template <class T, int kSteps>
 struct LifBack {
   typedef State<T> R;
+  static constexpr int kAhead = kSteps;
   const LifBackward& p;
   const LaneNeuron<R>& neuron;
   const Span& span;
   Row<T> gs[kSteps];
 
-  __device__ __forceinline__ void ahead(int k, int64_t t, const Row<T>&) {
-    if (p.gs) gs[k] = load_row(static_cast<const T*>(p.gs) + t * p.neurons, span);
+  __device__ __forceinline__ void ahead(int slot, int64_t t) {
+    if (p.gs) gs[slot] = load_row(static_cast<const T*>(p.gs) + t * p.neurons, span);
   }
   __device__ __forceinline__ Lanes<R> integrated(const Row<T>& row) const { return widen_row(row); }
-  __device__ __forceinline__ void step(int k, int64_t t, const Lanes<R>& h, Lanes<R>& gv) {
-    const Lanes<R> upstream = p.gs ? widen_row(gs[k]) : load_state<R>(nullptr, span);
+  __device__ __forceinline__ void step(int slot, int64_t t, const Lanes<R>& h, Lanes<R>& gv) {
+    const Lanes<R> upstream = p.gs ? widen_row(gs[slot]) : load_state<R>(nullptr, span);
     const Lanes<R> g = neuron.gradient(h, upstream, gv);
     store_row(narrow_row<T>(g), static_cast<T*>(p.gx) + t * p.neurons, span);
   }
@@ -57,7 +58,7 @@ STMIXER_DEVICE void lif_backward(const LifBackwardLaunch& launch) {
       static_cast<const T*>(p.x), p.steps, p.x_step, p.neurons, p.scratch, launch.stash};
   LifBack<T, kSteps> back{p, neuron, span, {}};
   Lanes<R> gv = load_state<R>(p.gv, span);
-  walk_back<kSteps>(walk, neuron, p.v_init, span, gv, back);
+  walk_back<kSteps, true>(walk, neuron, p.v_init, span, gv, back);
   store_state(gv, p.gv_init, span);
 }
 

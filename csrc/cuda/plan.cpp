@@ -29,7 +29,15 @@ constexpr Kernel kLifBackwardLong{
 constexpr Kernel kStatistics{"bn_lif.cu", STMIXER_INSTANCES("bn_statistics")};
 constexpr Kernel kMoments{"bn_lif.cu", STMIXER_INSTANCES("bn_moments")};
 constexpr Kernel kBnForward{"bn_lif.cu", STMIXER_INSTANCES("bn_lif_forward")};
-constexpr Kernel kBnBackward{"bn_lif.cu", STMIXER_INSTANCES("bn_lif_backward")};
+constexpr Kernel kBnBackward4{"bn_lif.cu",
+                              {"bn_lif_backward_f32_4", "bn_lif_backward_f64_1",
+                               "bn_lif_backward_bf16_4", "bn_lif_backward_f16_4"}};
+constexpr Kernel kBnBackward8{"bn_lif.cu",
+                              {"bn_lif_backward_f32_8", "bn_lif_backward_f64_1",
+                               "bn_lif_backward_bf16_8", "bn_lif_backward_f16_8"}};
+constexpr Kernel kBnBackwardLong{"bn_lif.cu",
+                                 {"bn_lif_backward_f32_long", "bn_lif_backward_f64_1",
+                                  "bn_lif_backward_bf16_long", "bn_lif_backward_f16_long"}};
 constexpr Kernel kInputGradient{"bn_lif.cu", STMIXER_INSTANCES("bn_input_gradient")};
 constexpr Kernel kGradients{
     "bn_lif.cu", {"bn_gradients_f32", "bn_gradients_f64", "bn_gradients_f32", "bn_gradients_f32"}};
@@ -76,7 +84,14 @@ int64_t lif_chunk(Dtype dtype, int64_t steps) {
   return dtype == Dtype::f64 ? 2 : steps <= 4 ? 4 : 8;
 }
 
-int64_t bn_chunk(Dtype dtype) { return dtype == Dtype::f64 ? 1 : 4; }
+// Only a walk of one chunk has room for 8 steps.
+int64_t bn_chunk(Dtype dtype, int64_t steps) {
+  return dtype == Dtype::f64 ? 1 : steps > 4 && steps <= 8 ? 8 : 4;
+}
+
+const Kernel& bn_backward(int64_t steps) {
+  return steps <= 4 ? kBnBackward4 : steps <= 8 ? kBnBackward8 : kBnBackwardLong;
+}
 
 // Where a walk keeps what is between its chunks: nothing for one chunk, else shared memory, and
 // where that is too small, device memory.
@@ -98,7 +113,7 @@ Keep keep_between(const LifBackward& p) {
 }
 
 Keep keep_between(const BnLifBackward& p) {
-  return keep_between(p.dtype, p.steps, bn_chunk(p.dtype), p.neurons);
+  return keep_between(p.dtype, p.steps, bn_chunk(p.dtype, p.steps), p.neurons);
 }
 
 // -- Sums per channel -----------------------------------------------------------------------------
@@ -196,7 +211,7 @@ Plan make_plan(const BnLifBackward& p, void* scratch) {
   launch.factors = memory;
   launch.p.scratch = memory + round_up(2 * p.layout.channels * state_size(p.dtype));
   Plan plan;
-  add(plan, kBnBackward, tile_blocks(tiles), keep.shared, launch);
+  add(plan, bn_backward(p.steps), tile_blocks(tiles), keep.shared, launch);
   add(plan, kGradients, sum_blocks(p.layout), 0, launch);
   launch.tiles = channel_tiles(p.neurons, p.layout, kRows);
   add(plan, kInputGradient, tile_blocks(launch.tiles), 0, launch);

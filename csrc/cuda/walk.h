@@ -1,8 +1,8 @@
 #pragma once
 // The way back through the steps. A thread recomputes the membranes of kSteps steps at a time and
-// keeps them in registers. Up to kSteps steps that is all: x is read once. Longer runs are walked
-// forward first, which leaves the membrane before each chunk behind, and then taken from the last
-// chunk to the first.
+// keeps them in registers. Up to kSteps steps that is all. Longer runs are walked forward first,
+// which leaves the membrane before each chunk behind, and then taken from the last chunk to the
+// first.
 #include "cuda/lanes.h"
 
 extern __shared__ stmixer::cuda::Quad stmixer_stash[];
@@ -46,14 +46,17 @@ struct Walk {
   }
 };
 
-// `back` is asked, for step k of a chunk, which is step t: ahead(k, t, row), to read what it will
-// need; integrated(row), for what the LIF integrates; step(k, t, h, gv), for the gradient.
-template <int kSteps, class T, class Back>
+// `back` is asked, for step k of a chunk, which is step t: integrated(row), for what the LIF
+// integrates; ahead(slot, t), to read what it will need, Back::kAhead steps before
+// step(slot, t, h, gv), for the gradient. Without kLong the walk is of one chunk, and the registers
+// that the way between chunks needs are free.
+template <int kSteps, bool kLong, class T, class Back>
 STMIXER_DEVICE void walk_back(const Walk<T>& walk, const LaneNeuron<State<T>>& neuron,
                               const void* v_init, const Span& span, Lanes<State<T>>& gv,
                               Back& back) {
   typedef State<T> R;
-  const int64_t last = (walk.steps - 1) / kSteps;
+  constexpr int kAhead = Back::kAhead;
+  const int64_t last = kLong ? (walk.steps - 1) / kSteps : 0;
   Row<T> rows[kSteps];
   Lanes<R> v = load_state<R>(v_init, span);
   for (int64_t chunk = 0; chunk < last; ++chunk) {
@@ -69,11 +72,11 @@ STMIXER_DEVICE void walk_back(const Walk<T>& walk, const LaneNeuron<State<T>>& n
 #pragma unroll
     for (int k = 0; k < kSteps; ++k)
       if (k < count)
-        rows[k] = chunk == last ? load_row(walk.rows + (begin + k) * walk.step, span)
-                                : walk.read_again(begin + k, span);
+        rows[k] =
+            chunk == last ? walk.first_read(begin + k, span) : walk.read_again(begin + k, span);
 #pragma unroll
-    for (int k = 0; k < kSteps; ++k)
-      if (k < count) back.ahead(k, begin + k, rows[k]);
+    for (int k = kSteps - kAhead; k < kSteps; ++k)
+      if (k < count) back.ahead(k % kAhead, begin + k);
     if (chunk < last)
       v = chunk ? load_state<R>(walk.membrane(chunk), walk.membrane_span(span))
                 : load_state<R>(v_init, span);
@@ -82,8 +85,11 @@ STMIXER_DEVICE void walk_back(const Walk<T>& walk, const LaneNeuron<State<T>>& n
     for (int k = 0; k < kSteps; ++k)
       if (k < count) h[k] = neuron.charge(v, back.integrated(rows[k]));
 #pragma unroll
-    for (int k = kSteps - 1; k >= 0; --k)
-      if (k < count) back.step(k, begin + k, h[k], gv);
+    for (int k = kSteps - 1; k >= 0; --k) {
+      if (k < count) back.step(k % kAhead, begin + k, h[k], gv);
+      const int next = k - kAhead;
+      if (next >= 0 && next < count) back.ahead(k % kAhead, begin + next);
+    }
   }
 }
 

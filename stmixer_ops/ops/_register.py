@@ -29,13 +29,18 @@ class _Launchers(dict[str, Callable[..., Any]]):
         return launcher
 
 
-def register(op: str, package: str | None) -> None:
-    """Implements ``stmixer::<op>``, whose last argument is ``str backend``, on CPUs and GPUs."""
+def register(op: str, package: str | None, call: Callable[..., Any] | None = None) -> None:
+    """Implements ``stmixer::<op>``, whose last argument is ``str backend``, on CPUs and GPUs.
+
+    Launchers get the other arguments, or ``call`` made of them: a NamedTuple in their order, for
+    ops that have many.
+    """
     assert package is not None
     launchers = _Launchers(op, package)
 
     def run(*arguments: Any) -> Any:
-        return launchers[arguments[-1]](*arguments[:-1])
+        *own, backend = arguments
+        return launchers[backend](*own) if call is None else launchers[backend](call(*own))
 
     def run_on_gpu(*arguments: Any) -> Any:
         device = next(a.device for a in arguments if isinstance(a, Tensor))

@@ -12,6 +12,52 @@ from ..lif import buffers as lif_buffers
 from ..lif.spec import state_dtype
 
 
+class ForwardCall(NamedTuple):
+    """The arguments of the operator, in the order of its schema, but for the backend."""
+
+    x: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    training: bool
+    eps: float
+    residual: Tensor | None
+    v_init: Tensor | None
+    channel_dim: int
+    threshold: float
+    decay: float
+    reset: str
+    keep_sum: bool
+    return_state: bool
+    pack: bool
+
+
+class BackwardCall(NamedTuple):
+    """Likewise."""
+
+    gs: Tensor | None
+    gsum: Tensor | None
+    gv: Tensor | None
+    x: Tensor
+    total: Tensor | None
+    v_init: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+    mean: Tensor
+    var: Tensor
+    eps: float
+    training: bool
+    residual_gradient: bool
+    channel_dim: int
+    threshold: float
+    decay: float
+    reset: str
+    detach_reset: bool
+    surrogate: str
+    scale: float
+
+
 def _channel_run(dense: Tensor, channel_dim: int) -> int:
     """How many neighbours in memory share a channel: its stride in a dense step."""
     return 1 if dense.shape[channel_dim] == 1 else dense.stride(channel_dim)
@@ -36,40 +82,28 @@ class Forward(NamedTuple):
     bits: Tensor
 
 
-def forward(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    training: bool,
-    residual: Tensor | None,
-    v_init: Tensor | None,
-    channel_dim: int,
-    keep_sum: bool,
-    return_state: bool,
-    pack: bool,
-) -> Forward:
+def forward(call: ForwardCall) -> Forward:
     """Statistics are for the kernels to fill in training, else copies of the running ones."""
-    x, v_init, s, v, bits = lif_buffers.forward(x, v_init, return_state, pack)
-    strides, channels, dtype = s.stride()[1:], x.shape[channel_dim], v.dtype
-    if training:
+    x, v_init, s, v, bits = lif_buffers.forward(call.x, call.v_init, call.return_state, call.pack)
+    strides, channels, dtype = s.stride()[1:], x.shape[call.channel_dim], v.dtype
+    if call.training:
         mean, var = (torch.empty(channels, dtype=dtype, device=x.device) for _ in range(2))
     else:
-        assert running_mean is not None and running_var is not None
+        assert call.running_mean is not None and call.running_var is not None
         # Results of an op must not be its arguments.
-        mean, var = (r.to(dtype, copy=True).contiguous() for r in (running_mean, running_var))
+        running = (call.running_mean, call.running_var)
+        mean, var = (r.to(dtype, copy=True).contiguous() for r in running)
     return Forward(
         x,
-        _channel_run(s, channel_dim),
-        _in_state_type(weight, x),
-        _in_state_type(bias, x),
+        _channel_run(s, call.channel_dim),
+        _in_state_type(call.weight, x),
+        _in_state_type(call.bias, x),
         mean,
         var,
-        None if residual is None else _native.with_steps(residual, strides),
+        None if call.residual is None else _native.with_steps(call.residual, strides),
         v_init,
         s,
-        _native.empty_like_steps(x, strides) if keep_sum else _native.nothing(x, x.dtype),
+        _native.empty_like_steps(x, strides) if call.keep_sum else _native.nothing(x, x.dtype),
         v,
         bits,
     )
@@ -92,36 +126,24 @@ class Backward(NamedTuple):
     gv_init: Tensor
 
 
-def backward(
-    gs: Tensor | None,
-    gsum: Tensor | None,
-    gv: Tensor | None,
-    x: Tensor,
-    total: Tensor | None,
-    v_init: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor,
-    residual_gradient: bool,
-    channel_dim: int,
-) -> Backward:
+def backward(call: BackwardCall) -> Backward:
     """``g`` is the gradient of the sum. Without a residual it is only a step on the way to ``gx``,
     which is then finished in place."""
-    gs, gv, x, v_init, g, gv_init = lif_buffers.backward(gs, gv, x, v_init)
+    gs, gv, x, v_init, g, gv_init = lif_buffers.backward(call.gs, call.gv, call.x, call.v_init)
     strides = g.stride()[1:]
     return Backward(
         gs,
-        None if gsum is None else _native.with_steps(gsum, strides, packed=True),
+        None if call.gsum is None else _native.with_steps(call.gsum, strides, packed=True),
         gv,
         x,
-        _channel_run(g, channel_dim),
-        None if total is None else _native.with_steps(total, strides, packed=True),
+        _channel_run(g, call.channel_dim),
+        None if call.total is None else _native.with_steps(call.total, strides, packed=True),
         v_init,
-        _in_state_type(weight, x),
-        _in_state_type(bias, x),
+        _in_state_type(call.weight, x),
+        _in_state_type(call.bias, x),
         g,
-        _native.empty_like_steps(x, strides) if residual_gradient else g,
-        torch.zeros_like(mean),
-        torch.zeros_like(mean),
+        _native.empty_like_steps(x, strides) if call.residual_gradient else g,
+        torch.zeros_like(call.mean),
+        torch.zeros_like(call.mean),
         gv_init,
     )

@@ -7,44 +7,16 @@ from torch import Tensor
 from .. import _native
 from ..pack.kernels import pack_rows
 from . import buffers
+from .buffers import BackwardCall, ForwardCall
 
 
 def bn_lif_forward(
-    run: _native.Run,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    training: bool,
-    eps: float,
-    residual: Tensor | None,
-    v_init: Tensor | None,
-    channel_dim: int,
-    threshold: float,
-    decay: float,
-    reset: str,
-    keep_sum: bool,
-    return_state: bool,
-    pack: bool,
+    run: _native.Run, call: ForwardCall
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    x, inner, weight, bias, mean, var, residual, v_init, s, total, v, bits = buffers.forward(
-        x,
-        weight,
-        bias,
-        running_mean,
-        running_var,
-        training,
-        residual,
-        v_init,
-        channel_dim,
-        keep_sum,
-        return_state,
-        pack,
-    )
+    x, inner, weight, bias, mean, var, residual, v_init, s, total, v, bits = buffers.forward(call)
     extension, code = _native.extension(), _native.DTYPE_CODES[x.dtype]
-    channels, steps, neurons = x.shape[channel_dim], x.shape[0], _native.step_size(x)
-    if training:
+    channels, steps, neurons = x.shape[call.channel_dim], x.shape[0], _native.step_size(x)
+    if call.training:
         statistics = extension.BnStatistics(
             code,
             steps,
@@ -66,8 +38,8 @@ def bn_lif_forward(
             0 if residual is None else residual.stride(0),
             channels,
             inner,
-            _native.neuron(threshold, decay, reset, False, "dspike", 1.0),
-            eps,
+            _native.neuron(call.threshold, call.decay, call.reset, False, "dspike", 1.0),
+            call.eps,
             _native.address(weight),
             _native.address(bias),
             mean.data_ptr(),
@@ -81,37 +53,15 @@ def bn_lif_forward(
             bits.data_ptr(),
         )
         run(parameters, x.device)
-    bits = pack_rows(run, s) if pack and not bits.numel() else bits
+    bits = pack_rows(run, s) if call.pack and not bits.numel() else bits
     return s, total, v, bits, mean, var
 
 
 def bn_lif_backward(
-    run: _native.Run,
-    gs: Tensor | None,
-    gsum: Tensor | None,
-    gv: Tensor | None,
-    x: Tensor,
-    total: Tensor | None,
-    v_init: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    eps: float,
-    training: bool,
-    residual_gradient: bool,
-    channel_dim: int,
-    threshold: float,
-    decay: float,
-    reset: str,
-    detach_reset: bool,
-    surrogate: str,
-    scale: float,
+    run: _native.Run, call: BackwardCall
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     gs, gsum, gv, x, inner, total, v_init, weight, bias, g, gx, gweight, gbias, gv_init = (
-        buffers.backward(
-            gs, gsum, gv, x, total, v_init, weight, bias, mean, residual_gradient, channel_dim
-        )
+        buffers.backward(call)
     )
     if x.numel():
         extension, code = _native.extension(), _native.DTYPE_CODES[x.dtype]
@@ -120,15 +70,22 @@ def bn_lif_backward(
             x.shape[0],
             _native.step_size(x),
             x.stride(0),
-            x.shape[channel_dim],
+            x.shape[call.channel_dim],
             inner,
-            _native.neuron(threshold, decay, reset, detach_reset, surrogate, scale),
-            eps,
+            _native.neuron(
+                call.threshold,
+                call.decay,
+                call.reset,
+                call.detach_reset,
+                call.surrogate,
+                call.scale,
+            ),
+            call.eps,
             _native.address(weight),
             _native.address(bias),
-            mean.data_ptr(),
-            var.data_ptr(),
-            training,
+            call.mean.data_ptr(),
+            call.var.data_ptr(),
+            call.training,
             x.data_ptr(),
             _native.address(total),
             _native.address(v_init),
@@ -142,5 +99,5 @@ def bn_lif_backward(
             gv_init.data_ptr(),
         )
         run(parameters, x.device)
-    gresidual = g if residual_gradient else _native.nothing(x, x.dtype)
+    gresidual = g if call.residual_gradient else _native.nothing(x, x.dtype)
     return gx, gresidual, gweight, gbias, gv_init

@@ -15,6 +15,7 @@ from ..lif.op import surrogate_obstacle
 from ..lif.spec import LIFSpec, state_dtype
 from ..pack import op as pack_op
 from . import reference
+from .buffers import BackwardCall, ForwardCall
 
 _NEURON = "float threshold, float decay, str reset"
 
@@ -24,71 +25,43 @@ _native.library.define(
     f" int channel_dim, {_NEURON}, bool keep_sum, bool return_state, bool pack,"
     " str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
-register("bn_lif_forward", __package__)
+register("bn_lif_forward", __package__, ForwardCall)
 _native.library.define(
     "bn_lif_backward(Tensor? gs, Tensor? gsum, Tensor? gv, Tensor x, Tensor? total,"
     " Tensor? v_init, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps,"
     f" bool training, bool residual_gradient, int channel_dim, {_NEURON}, bool detach_reset,"
     " str surrogate, float scale, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
-register("bn_lif_backward", __package__)
+register("bn_lif_backward", __package__, BackwardCall)
 
 
 @torch.library.register_fake("stmixer::bn_lif_forward", lib=_native.library)
-def _bn_lif_forward_fake(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    training: bool,
-    eps: float,
-    residual: Tensor | None,
-    v_init: Tensor | None,
-    channel_dim: int,
-    threshold: float,
-    decay: float,
-    reset: str,
-    keep_sum: bool,
-    return_state: bool,
-    pack: bool,
-    backend: str,
-) -> tuple[Tensor, ...]:
+def _bn_lif_forward_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    call = ForwardCall(*arguments[:-1])
+    x = call.x
     strides, dtype = _native.step_strides(x), state_dtype(x.dtype)
-    per_channel = [x.new_empty(x.shape[channel_dim], dtype=dtype) for _ in range(2)]
+    per_channel = [x.new_empty(x.shape[call.channel_dim], dtype=dtype) for _ in range(2)]
     return (
         _native.empty_like_steps(x, strides),
-        _native.empty_like_steps(x, strides) if keep_sum else _native.nothing(x, x.dtype),
-        _native.empty_step(x, strides, dtype) if return_state else _native.nothing(x, dtype),
-        _native.empty_bits(x) if pack else _native.nothing(x, torch.int32),
+        _native.empty_like_steps(x, strides) if call.keep_sum else _native.nothing(x, x.dtype),
+        _native.empty_step(x, strides, dtype) if call.return_state else _native.nothing(x, dtype),
+        _native.empty_bits(x) if call.pack else _native.nothing(x, torch.int32),
         *per_channel,
     )
 
 
 @torch.library.register_fake("stmixer::bn_lif_backward", lib=_native.library)
-def _bn_lif_backward_fake(
-    gs: Tensor | None,
-    gsum: Tensor | None,
-    gv: Tensor | None,
-    x: Tensor,
-    total: Tensor | None,
-    v_init: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    eps: float,
-    training: bool,
-    residual_gradient: bool,
-    *options: Any,
-) -> tuple[Tensor, ...]:
+def _bn_lif_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    call = BackwardCall(*arguments[:-1])
+    x = call.x
     strides, dtype = _native.step_strides(x), state_dtype(x.dtype)
+    asked, stateless = call.residual_gradient, call.v_init is None
     return (
         _native.empty_like_steps(x, strides),
-        _native.empty_like_steps(x, strides) if residual_gradient else _native.nothing(x, x.dtype),
-        torch.empty_like(mean),
-        torch.empty_like(mean),
-        _native.nothing(x, dtype) if v_init is None else _native.empty_step(x, strides, dtype),
+        _native.empty_like_steps(x, strides) if asked else _native.nothing(x, x.dtype),
+        torch.empty_like(call.mean),
+        torch.empty_like(call.mean),
+        _native.nothing(x, dtype) if stateless else _native.empty_step(x, strides, dtype),
     )
 
 
@@ -139,54 +112,23 @@ class _BNLIF(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        residual: Tensor | None,
-        v_init: Tensor | None,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        training: bool,
-        eps: float,
-        channel_dim: int,
-        threshold: float,
-        decay: float,
-        reset: str,
         detach_reset: bool,
         surrogate: str,
         scale: float,
-        keep_sum: bool,
-        return_state: bool,
-        pack: bool,
         backend: str,
+        *arguments: Any,
     ) -> tuple[Tensor, ...]:
-        s, total, v, bits, mean, var = torch.ops.stmixer.bn_lif_forward(
-            x,
-            weight,
-            bias,
-            running_mean,
-            running_var,
-            training,
-            eps,
-            residual,
-            v_init,
-            channel_dim,
-            threshold,
-            decay,
-            reset,
-            keep_sum,
-            return_state,
-            pack,
-            backend,
-        )
+        call = ForwardCall(*arguments)
+        s, total, v, bits, mean, var = torch.ops.stmixer.bn_lif_forward(*arguments, backend)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(bits, mean, var)
-        ctx.keep_sum, ctx.return_state = keep_sum, return_state
-        ctx.save_for_backward(x, weight, bias, total if keep_sum else None, v_init, mean, var)
-        ctx.has_residual = residual is not None
-        ctx.eps, ctx.training = eps, training
-        ctx.channel_dim = channel_dim
-        ctx.options = (threshold, decay, reset, detach_reset, surrogate, scale, backend)
+        ctx.keep_sum, ctx.return_state = call.keep_sum, call.return_state
+        kept = total if call.keep_sum else None
+        ctx.save_for_backward(call.x, call.weight, call.bias, kept, call.v_init, mean, var)
+        ctx.has_residual = call.residual is not None
+        ctx.options = (call.eps, call.training, ctx.has_residual, call.channel_dim)
+        ctx.options += (call.threshold, call.decay, call.reset, detach_reset, surrogate, scale)
+        ctx.backend = backend
         return s, total, v, bits, mean, var
 
     @staticmethod
@@ -197,30 +139,20 @@ class _BNLIF(torch.autograd.Function):
         # Placeholders of results nobody asked for have gradients of their own in traced graphs.
         gsum = gsum if ctx.keep_sum else None
         gv = gv if ctx.return_state else None
+        call = BackwardCall(gs, gsum, gv, x, total, v_init, weight, bias, mean, var, *ctx.options)
         gx, gresidual, gweight, gbias, gv_init = torch.ops.stmixer.bn_lif_backward(
-            gs,
-            gsum,
-            gv,
-            x,
-            total,
-            v_init,
-            weight,
-            bias,
-            mean,
-            var,
-            ctx.eps,
-            ctx.training,
-            ctx.has_residual,
-            ctx.channel_dim,
-            *ctx.options,
+            *call, ctx.backend
         )
+        none = [None] * 4
         return (
+            *none,  # of what is not in the call
             gx,
             None if weight is None else gweight.to(weight.dtype),
             None if bias is None else gbias.to(bias.dtype),
+            *none,  # running statistics, training, eps
             gresidual if ctx.has_residual else None,
             None if v_init is None else gv_init,
-            *[None] * 15,
+            *[None] * 7,
         )
 
 
@@ -272,27 +204,27 @@ def bn_lif(
     assert isinstance(spec.surrogate, Surrogate)
     if residual is x:  # Dynamo takes no tensor twice
         residual = x.view_as(x)
-    s, total, v, bits, mean, var = _BNLIF.apply(
+    call = ForwardCall(
         x,
         weight,
         bias,
-        residual,
-        v_init,
         running_mean,
         running_var,
         training,
         eps,
+        residual,
+        v_init,
         channel_dim,
         spec.threshold,
         spec.decay,
         spec.reset,
-        spec.detach_reset,
-        spec.surrogate.name,
-        spec.surrogate.scale,
         keep_sum or residual is not None,
         return_state,
         pack,
-        chosen,
+    )
+    surrogate = spec.surrogate
+    s, total, v, bits, mean, var = _BNLIF.apply(
+        spec.detach_reset, surrogate.name, surrogate.scale, chosen, *call
     )
     if training and running_mean is not None and running_var is not None:
         count = x.numel() // x.shape[channel_dim]

@@ -18,6 +18,7 @@ from .. import _native, _triton
 from ..pack import triton as pack_triton
 from . import buffers
 from . import triton_kernels as kernels
+from .buffers import BackwardCall, ForwardCall
 
 _PROGRAMS = 1024  # that sum over positions, together: a few for each multiprocessor
 _MAX_COUNT = 8  # steps whose input, sum, membrane and gradients fit in registers together
@@ -82,41 +83,11 @@ class _Layout(NamedTuple):
         return (triton.cdiv(self.channels, 16),), {"CH": 16}
 
 
-def bn_lif_forward(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    training: bool,
-    eps: float,
-    residual: Tensor | None,
-    v_init: Tensor | None,
-    channel_dim: int,
-    threshold: float,
-    decay: float,
-    reset: str,
-    keep_sum: bool,
-    return_state: bool,
-    pack: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    x, inner, weight, bias, mean, var, residual, v_init, s, total, v, bits = buffers.forward(
-        x,
-        weight,
-        bias,
-        running_mean,
-        running_var,
-        training,
-        residual,
-        v_init,
-        channel_dim,
-        keep_sum,
-        return_state,
-        pack,
-    )
+def bn_lif_forward(call: ForwardCall) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    x, inner, weight, bias, mean, var, residual, v_init, s, total, v, bits = buffers.forward(call)
     if x.numel():
-        layout = _Layout.of(x, inner, channel_dim, min(x.shape[0], 8))
-        if training:
+        layout = _Layout.of(x, inner, call.channel_dim, min(x.shape[0], 8))
+        if call.training:
             partials = layout.partials(mean)
             kernels.statistics[layout.sum_grid](
                 x, partials, x.stride(0), *layout.sizes, layout.position_tiles,
@@ -130,61 +101,40 @@ def bn_lif_forward(
         kernels.forward[layout.grid](
             x, weight, bias, mean, var, residual, v_init, _triton.asked(total), s,
             _triton.asked(v), _triton.asked(bits), x.stride(0),
-            0 if residual is None else residual.stride(0), *layout.sizes, EPS=eps,
-            **layout.constants, **_triton.neuron(threshold, decay, reset), **_triton.NO_FUSION,
+            0 if residual is None else residual.stride(0), *layout.sizes, EPS=call.eps,
+            **layout.constants, **_triton.neuron(call.threshold, call.decay, call.reset),
+            **_triton.NO_FUSION,
         )  # fmt: skip
-    bits = pack_triton.pack_rows(s) if pack and not bits.numel() else bits
+    bits = pack_triton.pack_rows(s) if call.pack and not bits.numel() else bits
     return s, total, v, bits, mean, var
 
 
-def bn_lif_backward(
-    gs: Tensor | None,
-    gsum: Tensor | None,
-    gv: Tensor | None,
-    x: Tensor,
-    total: Tensor | None,
-    v_init: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    eps: float,
-    training: bool,
-    residual_gradient: bool,
-    channel_dim: int,
-    threshold: float,
-    decay: float,
-    reset: str,
-    detach_reset: bool,
-    surrogate: str,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def bn_lif_backward(call: BackwardCall) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     gs, gsum, gv, x, inner, total, v_init, weight, bias, g, gx, gweight, gbias, gv_init = (
-        buffers.backward(
-            gs, gsum, gv, x, total, v_init, weight, bias, mean, residual_gradient, channel_dim
-        )
+        buffers.backward(call)
     )
     if x.numel():
         count = _triton.steps_at_once(x.shape[0], _MAX_COUNT)
-        layout = _Layout.of(x, inner, channel_dim, count)
-        partials = layout.partials(mean)
+        layout = _Layout.of(x, inner, call.channel_dim, count)
+        partials = layout.partials(call.mean)
         checkpoints = _triton.checkpoints(gv_init, x, count)
         kernels.backward[layout.sum_grid](
-            gs, gsum, gv, x, total, v_init, weight, bias, mean, var, g, _triton.asked(gv_init),
-            checkpoints, partials, x.stride(0), *layout.sizes, layout.position_tiles, EPS=eps,
-            **layout.constants, **_triton.neuron(threshold, decay, reset),
-            **_triton.gradient(detach_reset, surrogate, scale), **_triton.NO_FUSION,
+            gs, gsum, gv, x, total, v_init, weight, bias, call.mean, call.var, g,
+            _triton.asked(gv_init), checkpoints, partials, x.stride(0), *layout.sizes,
+            layout.position_tiles, EPS=call.eps,
+            **layout.constants, **_triton.neuron(call.threshold, call.decay, call.reset),
+            **_triton.gradient(call.detach_reset, call.surrogate, call.scale), **_triton.NO_FUSION,
         )  # fmt: skip
         grid, tile = layout.per_channel()
         kernels.parameter_gradients[grid](
             partials, gweight, gbias, layout.sum_grid[0], layout.channels, **tile,
             **_triton.NO_FUSION,
         )  # fmt: skip
-        layout = _Layout.of(x, inner, channel_dim, min(x.shape[0], 8))
+        layout = _Layout.of(x, inner, call.channel_dim, min(x.shape[0], 8))
         kernels.input_gradient[layout.grid](
-            g, x, weight, mean, var, gweight, gbias, gx, x.stride(0),
-            x.shape[0] * layout.positions, *layout.sizes, EPS=eps, TRAINING=training,
+            g, x, weight, call.mean, call.var, gweight, gbias, gx, x.stride(0),
+            x.shape[0] * layout.positions, *layout.sizes, EPS=call.eps, TRAINING=call.training,
             **layout.constants, **_triton.NO_FUSION,
         )  # fmt: skip
-    gresidual = g if residual_gradient else _native.nothing(x, x.dtype)
+    gresidual = g if call.residual_gradient else _native.nothing(x, x.dtype)
     return gx, gresidual, gweight, gbias, gv_init

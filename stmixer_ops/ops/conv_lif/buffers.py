@@ -11,6 +11,25 @@ from .. import _native
 from ..lif.spec import state_dtype
 
 
+class Call(NamedTuple):
+    """The arguments of the operator, in the order of its schema, but for the backend."""
+
+    s: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    residual: Tensor | None
+    v_init: Tensor | None
+    stride: int
+    padding: int
+    threshold: float
+    decay: float
+    reset: str
+    keep_spikes: bool
+    keep_sum: bool
+    return_state: bool
+    pack: bool
+
+
 class Results(NamedTuple):
     """All with channels innermost; empty where not asked for."""
 
@@ -39,17 +58,10 @@ def output_shape(s: Tensor, weight: Tensor, stride: int, padding: int) -> tuple[
     return (s.shape[0], s.shape[1], weight.shape[0], *size)
 
 
-def allocate(
-    weight: Tensor,
-    shape: tuple[int, ...],
-    keep_spikes: bool,
-    keep_sum: bool,
-    return_state: bool,
-    pack: bool,
-) -> Results:
-    dtype = state_dtype(weight.dtype)
-    steps, batch, channels, height, width = shape
-    image = (batch, height, width)
+def allocate(call: Call) -> Results:
+    weight = call.weight
+    steps, batch, channels, *size = output_shape(call.s, weight, call.stride, call.padding)
+    image = (batch, *size)
     full, words = (steps, *image, channels), (steps, *image, (channels + 31) // 32)
 
     def empty(wanted: bool, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -58,8 +70,8 @@ def allocate(
         return images(weight.new_empty(shape, dtype=dtype))
 
     return Results(
-        empty(keep_spikes, full, weight.dtype),
-        empty(keep_sum, full, weight.dtype),
-        empty(return_state, (*image, channels), dtype),
-        empty(pack, words, torch.int32),
+        empty(call.keep_spikes, full, weight.dtype),
+        empty(call.keep_sum, full, weight.dtype),
+        empty(call.return_state, (*image, channels), state_dtype(weight.dtype)),
+        empty(call.pack, words, torch.int32),
     )

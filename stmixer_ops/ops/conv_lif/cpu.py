@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from .. import _native
 from . import reference
-from .buffers import Results, images, rows
+from .buffers import Call, Results, images, rows
 
 
-def conv_lif(
-    s: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    v_init: Tensor | None,
-    stride: int,
-    padding: int,
-    threshold: float,
-    decay: float,
-    reset: str,
-    keep_spikes: bool,
-    keep_sum: bool,
-    return_state: bool,
-    pack: bool,
-) -> Results:
-    ops = torch.ops.stmixer
+def conv_lif(call: Call) -> Results:
+    ops, s, dtype = torch.ops.stmixer, call.s, call.weight.dtype
     if not s.is_floating_point():
-        s = images(ops.unpack_rows(rows(s), weight.shape[1], weight.dtype, "cpu"))
-    y = reference.currents(s, weight, bias, stride, padding, residual, keep_sum)
-    y = rows(y).contiguous()
-    v = None if v_init is None else rows(v_init)
-    fired, v, bits = ops.lif_forward(
-        y, v, threshold, decay, reset, return_state, keep_spikes, pack, "cpu"
+        s = images(ops.unpack_rows(rows(s), call.weight.shape[1], dtype, "cpu"))
+    y = reference.currents(
+        s, call.weight, call.bias, call.stride, call.padding, call.residual, call.keep_sum
     )
+    y = rows(y).contiguous()
+    v = None if call.v_init is None else rows(call.v_init)
+    neuron = (call.threshold, call.decay, call.reset)
+    asked = (call.return_state, call.keep_spikes, call.pack)
+    fired, v, bits = ops.lif_forward(y, v, *neuron, *asked, "cpu")
     return Results(
-        images(fired.to(weight.dtype)) if keep_spikes else _native.nothing(s, weight.dtype),
-        images(y) if keep_sum else _native.nothing(s, weight.dtype),
-        images(v) if return_state else v,
-        images(bits) if pack else bits,
+        images(fired.to(dtype)) if call.keep_spikes else _native.nothing(s, dtype),
+        images(y) if call.keep_sum else _native.nothing(s, dtype),
+        images(v) if call.return_state else v,
+        images(bits) if call.pack else bits,
     )

@@ -15,36 +15,19 @@ from ..lif.spec import LIFSpec, check_pack, check_state, check_time_first
 from ..pack import op as pack_op
 from ..spike_linear.op import check_geometry
 from . import reference
-from .buffers import Results, allocate, output_shape
+from .buffers import Call, Results, allocate, output_shape
 
 _native.library.define(
     "conv_lif(Tensor s, Tensor weight, Tensor? bias, Tensor? residual, Tensor? v_init, int stride,"
     " int padding, float threshold, float decay, str reset, bool keep_spikes, bool keep_sum,"
     " bool return_state, bool pack, str backend) -> (Tensor, Tensor, Tensor, Tensor)"
 )
-register("conv_lif", __package__)
+register("conv_lif", __package__, Call)
 
 
 @torch.library.register_fake("stmixer::conv_lif", lib=_native.library)
-def _conv_lif_fake(
-    s: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    v_init: Tensor | None,
-    stride: int,
-    padding: int,
-    threshold: float,
-    decay: float,
-    reset: str,
-    keep_spikes: bool,
-    keep_sum: bool,
-    return_state: bool,
-    pack: bool,
-    backend: str,
-) -> Results:
-    shape = output_shape(s, weight, stride, padding)
-    return allocate(weight, shape, keep_spikes, keep_sum, return_state, pack)
+def _conv_lif_fake(*arguments: Any) -> Results:
+    return allocate(Call(*arguments[:-1]))
 
 
 def check(

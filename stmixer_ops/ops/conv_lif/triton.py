@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from .._triton import NO_FUSION, lif_charge, lif_fires, lif_reset, neuron
 from .._triton_window import (
@@ -18,7 +17,7 @@ from .._triton_window import (
     multiply_add,
     window_rows,
 )
-from .buffers import Results, allocate, output_shape, rows
+from .buffers import Call, Results, allocate, output_shape, rows
 
 
 @triton.jit(do_not_specialize=["steps", "pixels"])
@@ -154,24 +153,9 @@ def programs(tile: Tile, pixels: int, outputs: int) -> int:
     return triton.cdiv(pixels, tile.BLOCK_M) * triton.cdiv(outputs, tile.BLOCK_N)
 
 
-def conv_lif(
-    s: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    v_init: Tensor | None,
-    stride: int,
-    padding: int,
-    threshold: float,
-    decay: float,
-    reset: str,
-    keep_spikes: bool,
-    keep_sum: bool,
-    return_state: bool,
-    pack: bool,
-) -> Results:
-    shape = output_shape(s, weight, stride, padding)
-    results = allocate(weight, shape, keep_spikes, keep_sum, return_state, pack)
+def conv_lif(call: Call) -> Results:
+    results, s, weight = allocate(call), call.s, call.weight
+    shape = output_shape(s, weight, call.stride, call.padding)
     steps, batch, outputs, out_height, out_width = shape
     pixels = batch * out_height * out_width
     if steps * pixels * outputs == 0:
@@ -180,20 +164,22 @@ def conv_lif(
     kernel = weight.shape[2]
     in_line = kernel == 1 or weight.stride(2) == kernel * weight.stride(3)
     taps = weight if in_line else weight.contiguous()
-    stream = None if residual is None else dense_images(rows(residual), one_after_the_other=True)
-    state = None if v_init is None else rows(v_init).contiguous()
-    tile = choose_tile(weight.dtype, v_init is not None or return_state, pixels, outputs)
+    bias = None if call.bias is None else call.bias.contiguous()
+    stream = None
+    if call.residual is not None:
+        stream = dense_images(rows(call.residual), one_after_the_other=True)
+    state = None if call.v_init is None else rows(call.v_init).contiguous()
+    tile = choose_tile(weight.dtype, state is not None or call.return_state, pixels, outputs)
     spikes, total, v, bits = (r if r.numel() else None for r in results)
     conv_lif_kernel[(programs(tile, pixels, outputs),)](
-        x, taps, None if bias is None else bias.contiguous(), stream, state,
-        spikes, total, v, bits,
+        x, taps, bias, stream, state, spikes, total, v, bits,
         steps, pixels, s.shape[3], s.shape[4], out_height, out_width, weight.shape[1], outputs,
         x.stride(0), x.stride(1), x.shape[4], 0 if stream is None else stream.stride(0),
         taps.stride(0), taps.stride(3), taps.stride(1),
-        **neuron(threshold, decay, reset),
+        **neuron(call.threshold, call.decay, call.reset),
         PACKED=not s.is_floating_point(),
-        ROUNDED=keep_sum or residual is not None,
-        KERNEL=kernel, STRIDE=stride, PADDING=padding,
+        ROUNDED=call.keep_sum or stream is not None,
+        KERNEL=kernel, STRIDE=call.stride, PADDING=call.padding,
         **tile._asdict(), num_stages=_STAGES, **NO_FUSION,
     )  # fmt: skip
     return results
