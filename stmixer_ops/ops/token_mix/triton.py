@@ -28,6 +28,7 @@ from .._triton import (
     zeros_or_load,
 )
 from ..lif import buffers as lif_buffers
+from .triton_bits import token_mix_lif_bits as token_mix_lif_bits  # a launcher of this backend
 
 _MAX_COUNT = 4  # steps whose membranes and currents fit in registers together
 _TILE = 32  # rows and columns of a program, and input tokens of a step of its product
