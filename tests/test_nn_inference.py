@@ -53,7 +53,13 @@ def mlp(**lif):
     return settle(so.ChannelMLP(33, 2.0, **lif)), torch.randn(3, 2, 33, 7) * 2
 
 
+def block():
+    torch.manual_seed(0)
+    return settle(so.STMBlock(36, 9, 3, 2.0)), torch.randn(2, 2, 36, 9) * 2
+
+
 PARTS = {
+    "block": block,
     "ipsps": ipsps,
     "mlp": mlp,
     "scaled soft mlp": lambda: mlp(input_scale=0.5, reset="soft", decay=0.9),
