@@ -93,6 +93,12 @@ def _is_empty(name: str) -> bool:
 def _flops(func: Any, name: str, args: Any, kwargs: Any, results: Any) -> float:
     if name in ("token_mix", "token_mix_lif"):
         return 2 * args[0].numel() * args[1].shape[-1]
+    if name == "token_mix_lif_bits":  # neuron-steps, from words: images and tokens by channels
+        steps, batch, _, tokens = args[0].shape
+        return 2 * steps * batch * args[3] * tokens * tokens
+    if name == "conv_lif":  # an output pixel of whichever result there is, by all weights
+        made = next(result for result in results if result.dim() == 5)
+        return 2 * (made.numel() // made.shape[2]) * args[1].numel()
     formula: Callable[..., float] | None = flop_registry.get(func._overloadpacket)
     return 0.0 if formula is None else formula(*args, **kwargs, out_val=results)
 

@@ -186,7 +186,8 @@ def token_mix_lif(
     s: Tensor,
     weight: Tensor,
     *,
-    pack: bool = False,
+    channels: int | None = None,
+    pack: bool | Literal["only"] = False,
     threshold: float = 1.0,
     decay: float = 0.5,
     reset: Reset = "hard",
@@ -198,14 +199,33 @@ def token_mix_lif(
 ) -> Any:
     """:func:`token_mix` with the LIF as its epilogue: the currents never reach memory in forward.
 
-    Arguments and shapes as for :func:`token_mix` and :func:`lif`; ``s`` must be spikes, 0 or 1:
-    training keeps one bit of each. Memory: 1/8 byte per neuron-step, plus ``weight``; backward
-    recomputes the currents.
+    Arguments and shapes as for :func:`token_mix` and :func:`lif`, and:
+
+    Args:
+        s: spikes, 0 or 1: training keeps one bit of each. Or their bits along the channels, int32
+            ``[T, B, ceil(C / 32), N]``, any strides, as :func:`conv_lif` gives them; the dtype of
+            ``weight`` then is that of the spikes.
+        channels: C, which words do not tell: given with packed ``s``, and only there needed.
+        pack: True: also return bits along the last dimension, the tokens, ``[T, B, C,
+            ceil(N / 32)]``; ``"only"``: bits along the channels, ``[T, B, ceil(C / 32), N]`` with
+            the channels innermost, stand in the place of the spikes, as :func:`conv_lif` takes
+            them; no gradient.
+    Memory: training keeps 1/8 byte per neuron-step, plus ``weight``; backward recomputes the
+    currents. Bytes per neuron-step in inference: 1/8 + 1/8 from bits to ``pack="only"`` with the
+    ``triton`` kernel (not in float64), whatever the dtype; there dense spikes never reach memory.
+    Every other way they do: 4 in bfloat16, and 2 1/8 for each of the passes that unpack or pack.
     """
-    _token_mix.check(s, weight)
-    check_state(v_init, s)
+    channels = _token_mix.check_lif(s, weight, v_init, channels)
+    check_pack(pack)
     spec = LIFSpec(threshold, decay, reset, detach_reset, surrogate)
-    out, v, bits = _token_mix.token_mix_lif(s, weight, spec, v_init, return_state, pack, backend)
+    if pack == "only":
+        bits, v = _token_mix.token_mix_lif_bits(
+            s, weight, channels, spec, v_init, return_state, backend
+        )
+        return _results(bits, v if return_state else None)
+    out, v, bits = _token_mix.token_mix_lif(
+        s, weight, channels, spec, v_init, return_state, pack, backend
+    )
     return _results(out, v if return_state else None, bits if pack else None)
 
 

@@ -41,7 +41,9 @@ OPS = list(_FOLDERS)
 
 def require_kernels(op: str, backend: str) -> None:
     """Skip where ``backend`` has no launchers for ``op``: one that has them must run every call."""
-    if not (Path(ops.__file__).parent / _FOLDERS[op] / f"{backend}.py").is_file():
+    if not (
+        Path(ops.__file__).parent / _FOLDERS[op.removesuffix("_bits")] / f"{backend}.py"
+    ).is_file():
         pytest.skip(f"{op} has no {backend} kernels")
 
 

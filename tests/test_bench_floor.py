@@ -108,6 +108,24 @@ def test_nothing_the_library_composes_is_below_the_floor(name):
         assert total_bytes(traced(name, "cpu")) == pytest.approx(total_bytes(case.floor), rel=1e-3)
 
 
+def test_a_block_in_inference_moves_what_the_floor_says():
+    """Launch by launch to the byte, but for biases: only the stream is not bits."""
+    net = networks.Shape(batch=8)
+    block = so.STMBlock(net.dim, net.tokens, net.heads, net.ratio).bfloat16().eval()
+    optimized, following = so.optimize_for_inference(block), so.LIF()
+    with so.use_backend("triton"), torch.no_grad(), trace() as kernels:
+        x = torch.zeros(net.steps, net.batch, net.tokens, net.dim, dtype=torch.bfloat16)
+        words = torch.zeros(net.steps, net.batch, net.tokens, net.dim // 32, dtype=torch.int32)
+        kernels.clear()
+        optimized.run(x, (None, words), following)
+    expected = networks.block_inference(net)
+    assert [k.name.removesuffix("_bits") for k in kernels] == [k.name for k in expected]
+    for kernel, wanted in zip(kernels, expected, strict=True):
+        bias = kernel.read - wanted.read
+        assert 0 <= bias <= 2 * net.ratio * net.dim
+        assert (kernel.written, kernel.flops) == (wanted.written, wanted.flops)
+
+
 def test_the_trace_counts_operations_by_hand():
     """c = a + b, then a view, then an in-place product by itself, then a repeated row."""
     with trace() as kernels:

@@ -53,7 +53,13 @@ def mlp(**lif):
     return settle(so.ChannelMLP(33, 2.0, **lif)), torch.randn(3, 2, 33, 7) * 2
 
 
+def block():
+    torch.manual_seed(0)
+    return settle(so.STMBlock(36, 9, 3, 2.0)), torch.randn(2, 2, 36, 9) * 2
+
+
 PARTS = {
+    "block": block,
     "ipsps": ipsps,
     "mlp": mlp,
     "scaled soft mlp": lambda: mlp(input_scale=0.5, reset="soft", decay=0.9),
@@ -133,25 +139,53 @@ def test_the_model_is_untouched_and_the_copy_is_ready():
     other.load_state_dict(optimized.state_dict())
 
 
-def test_nothing_but_bits_between_layers(monkeypatch):
-    """From LIF to LIF spikes are words, except where token mixing or the last layer reads them."""
+def watch(monkeypatch):
+    """Per call of an op that takes and gives spikes: its name, and whether both were words."""
     seen = []
-    run = so.functional.conv_lif
 
-    def watch(s, *args, **options):
-        out = run(s, *args, **options)
-        first = out[0] if isinstance(out, tuple) else out
-        seen.append((s.dtype == torch.int32, first.dtype == torch.int32))
-        return out
+    def wrap(name):
+        run = getattr(so.functional, name)
 
-    monkeypatch.setattr(so.functional, "conv_lif", watch)
+        def call(s, *args, **options):
+            out = run(s, *args, **options)
+            first = out[0] if isinstance(out, tuple) else out
+            seen.append((name, s.dtype == torch.int32, first.dtype == torch.int32))
+            return out
+
+        monkeypatch.setattr(so.functional, name, call)
+
+    for name in ("conv_lif", "token_mix_lif"):
+        wrap(name)
+    return seen
+
+
+def test_nothing_but_bits_between_layers(monkeypatch):
+    """From LIF to LIF spikes are words; only the last layer, which has no neurons, reads others."""
+    seen = watch(monkeypatch)
     optimized = so.optimize_for_inference(stmixer())
     with torch.no_grad():
         optimized(images())
-    stages = [(True, True), (True, True), (True, False)]  # main.4 has no neurons behind it
-    fc1, fc2, up, down = (True, False), (False, True), (True, True), (True, True)
-    last = (True, False)
-    assert seen == [*stages, fc1, fc2, up, down, fc1, fc2, last]
+    layer, mixer = ("conv_lif", True, True), ("token_mix_lif", True, True)
+    last = ("conv_lif", True, False)
+    stages = [layer, layer, last]  # main.4 has no neurons behind it
+    block = [layer, mixer, layer, layer]  # fc1, stm, fc2, fc1
+    assert seen == [*stages, *block, layer, *block[:-1], last]
+
+
+@pytest.mark.parametrize("hooked", ["lif2", "stm", "lif3", "fc1"])
+def test_around_a_hooked_layer_spikes_are_dense(monkeypatch, hooked):
+    """What is called on its own takes and gives dense spikes; all others keep to bits."""
+    optimized = so.optimize_for_inference(settle(so.STMBlock(40, 16, 4)))
+    x, dtypes = torch.randn(3, 2, 40, 16) * 2, []
+    with torch.no_grad():
+        expected = optimized(x)
+        module = optimized.token_mixer.get_submodule(hooked)
+        module.register_forward_hook(lambda m, args, y: dtypes.append(y.dtype))
+        seen = watch(monkeypatch)
+        torch.testing.assert_close(optimized(x), expected, rtol=1e-4, atol=1e-5)
+    assert dtypes == [torch.float32]
+    mixed = [(given, made) for name, given, made in seen if name == "token_mix_lif"]
+    assert mixed == {"lif2": [(False, True)], "fc1": [(True, True)]}.get(hooked, [])
 
 
 def test_block_alone_and_twice():

@@ -102,8 +102,31 @@ def test_recomputed_membrane_is_that_of_forward():
         assert error(gradient, wanted) <= TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("steps", [9, 16])
-def test_steps_beyond_the_registers(kernels, steps):
+@pytest.mark.parametrize("steps", [1, 3, 8, 9])
+@pytest.mark.parametrize("tokens", [15, 70])
+def test_backward_sums_as_forward_did(kernels, steps, tokens):
+    """Membranes at the threshold or a rounding below: another order of summation turns spikes.
+
+    The last step alone has input, so the gradient of the state is 0 where it fired, else 1.
+    """
+    s, weight = spikes((steps, 2, 34, tokens)), torch.randn(2, tokens, tokens)
+    s[:-1] = 0
+    v_init = 1 - F.token_mix(s, weight, backend=kernels)[-1]
+    below = torch.rand(v_init.shape) < 0.5
+    v_init[below] = v_init[below].nextafter(torch.tensor(-9.0))
+    early = v_init >= 1  # would fire before
+    v_init[early] = 0
+    out, v = F.token_mix_lif(
+        s, weight, v_init=v_init.requires_grad_(), decay=1.0, detach_reset=True,
+        return_state=True, backend=kernels,
+    )  # fmt: skip
+    (gradient,) = torch.autograd.grad(v.sum(), v_init)
+    assert 0.3 < out[-1][~early].mean() < 0.9
+    assert torch.equal(gradient, 1 - out[-1])
+
+
+@pytest.mark.parametrize("steps", [5, 8, 9, 16])
+def test_steps_in_registers_and_beyond(kernels, steps):
     s, weight = spikes((steps, 2, 6, 33)), torch.randn(3, 33, 33) / 4
     gs, results = torch.randn(s.shape), []
     for backend in (kernels, "reference"):

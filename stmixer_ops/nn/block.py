@@ -15,6 +15,7 @@ from .fused import (
     fire,
     is_plain,
     mix_then_lif,
+    mixing,
     packing,
     project,
     project_then_lif,
@@ -68,8 +69,9 @@ class TokenMixer(nn.Module):
         """What ``fc2`` reads, from the spikes of ``lif1``."""
         first = self.fc1, self.bn1, self.lif2, spikes
         if self.mixer == "stm":
-            (s, _), _ = project_then_lif(*first)
-            return mix_then_lif(self.stm, self.lif3, s), None
+            pack = mixing(self.stm, self.lif3, self.bn2)
+            spikes, _ = project_then_lif(*first, pack=pack)
+            return mix_then_lif(self.stm, self.lif3, spikes, self.dim, pack=pack)
         ssa: Any = self.ssa
         spikes, _ = project_then_lif(*first, pack=packing(ssa.q_bn))
         return project_then_lif(ssa.proj, ssa.proj_bn, self.lif3, ssa.spikes(spikes))[0]

@@ -224,15 +224,31 @@ def _momentum(bn: _BatchNorm) -> float:
     return 0.0 if bn.momentum is None else bn.momentum
 
 
-def mix_then_lif(stm: nn.Module, lif: nn.Module, s: Tensor) -> Tensor:
-    """Token mixing of ``s [T, B, N, C]`` into neurons; the currents stay inside the op."""
+def mixing(stm: nn.Module, lif: nn.Module, bn: nn.Module) -> Pack:
+    """What neurons hand to ``stm``, and ``lif`` behind it to the layer before ``bn``: bits alone
+    where that layer reads bits and token mixing is one op. Gradients need dense spikes."""
+    fits = is_plain(stm, STM) and is_plain(lif, LIF) and isinstance(bn, Folded)
+    return "only" if fits else False
+
+
+def mix_then_lif(
+    stm: nn.Module, lif: nn.Module, spikes: Spikes, channels: int, *, pack: Pack
+) -> Spikes:
+    """Token mixing of spikes ``[T, B, N, C]`` into neurons; the currents stay inside the op.
+
+    ``pack`` is what :func:`mixing` says; the spikes come in that form where that can be done.
+    """
+    s, bits = spikes
     if not (
         isinstance(stm, STM) and isinstance(lif, LIF) and is_plain(stm, STM) and is_plain(lif, LIF)
     ):
-        return channels_last(lif(stm(channels_first(s))))
+        return channels_last(lif(stm(channels_first(s)))), None
     weight = autocast_input(stm.weight)
     if lif.input_scale != 1:
         weight = weight * lif.input_scale
-    out = F.token_mix_lif(channels_first(s), weight, **lif.options())
-    lif.observe(out)
-    return channels_last(out)
+    x = bits if pack == "only" and bits is not None else s
+    out = F.token_mix_lif(channels_first(x), weight, channels=channels, pack=pack, **lif.options())
+    fired: Spikes = (None, channels_last(out)) if pack == "only" else (channels_last(out), None)
+    if LIF.observers:
+        lif.observe(channels_first(dense(fired, channels, weight.dtype)))
+    return fired

@@ -25,10 +25,12 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
     """A copy of ``model`` that computes the same spikes in fewer passes; ``model`` is untouched.
 
     Each batch norm is folded (in float64) into the layer before it. Layer, residual sum and neurons
-    then are one op (:func:`stmixer_ops.functional.conv_lif`) that reads and writes spikes as bits;
-    token mixing and its neurons are one already, which take and give dense spikes. A call makes no
-    decision that depends on data and waits for nothing, as ``torch.compile(fullgraph=True)`` and
-    CUDA graphs need it (the latter not yet tried). It runs on a CPU too; there the fastest is
+    then are one op (:func:`stmixer_ops.functional.conv_lif`) that reads and writes spikes as bits,
+    and so are token mixing and its neurons (:func:`stmixer_ops.functional.token_mix_lif`): between
+    the neurons of a block spikes take 1/8 byte each. Dense are only those of the last neurons of
+    all, which a layer without neurons reads, and of self-attention. A call makes no decision that
+    depends on data and waits for nothing, as ``torch.compile(fullgraph=True)`` and CUDA graphs
+    need it (the latter not yet tried). It runs on a CPU too; there the fastest is
     :class:`stmixer_ops.Engine`.
 
     Args:

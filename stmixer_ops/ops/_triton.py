@@ -156,9 +156,9 @@ def charge_steps(
 
 
 @triton.jit
-def pack_words(fired, WORDS: tl.constexpr):
-    """Spikes ``[32 WORDS]``, one after the other in memory, as int32 words ``[WORDS]``."""
-    lanes = fired.reshape(WORDS, 32).to(tl.int32) << tl.arange(0, 32)[None, :]
+def pack_words(fired, WORDS: tl.constexpr, LANES: tl.constexpr = 32):
+    """Spikes ``[LANES WORDS]``, one after the other in memory, as int32 words ``[WORDS]``."""
+    lanes = fired.reshape(WORDS, LANES).to(tl.int32) << tl.arange(0, LANES)[None, :]
     return tl.sum(lanes, 1)
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from gpu_cases import DTYPES, LAYOUTS, OPS, STEPS, needs_kernels, require_kernels
+from gpu_cases import DTYPES, LAYOUTS, OPS, REHEARSED, STEPS, needs_kernels, require_kernels
 from ops_calls import (
     BNCase,
     check_nan,
@@ -185,6 +185,30 @@ def test_token_mix_lif(device, backend, dtype, sizes, steps):
                 same(native, expected, dtype, exact=2, factor=10)
 
 
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("sizes", [(2, 6, 7, 2), (33, 48, 64, 2), (2, 34, 100, 17)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@needs_kernels("token_mix_lif")
+@torch.no_grad()
+def test_token_mix_lif_from_bits_to_bits(device, backend, dtype, sizes, steps):
+    """One image and many (two to a program), heads inside words and across them."""
+    batch, channels, tokens, heads = sizes
+    batch = min(batch, 3) if REHEARSED else batch
+    s = random_spikes(steps, batch, channels, tokens, rate=0.2).to(device, dtype)
+    weight = (torch.randn(heads, tokens, tokens) / 4).to(device, dtype)
+    words = LAY_OUT["channels_last"](F.pack_spikes(s, 2, backend="reference"))
+    currents = F.token_mix(s.double(), weight.double(), backend="reference")
+    for reset in ("hard", "soft"):
+        bits, v = F.token_mix_lif(
+            words, weight, channels=channels, pack="only", return_state=True, decay=0.9,
+            reset=reset, backend=backend,
+        )  # fmt: skip
+        fired = F.unpack_spikes(bits, channels, 2, backend="reference")
+        assert flips_outside(fired, currents, reset=reset) == 0
+        assert torch.equal(bits, F.pack_spikes(fired, 2, backend="reference"))
+        assert (v.shape, v.dtype) == (s.shape[1:], state_type(dtype))
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1), (5, 33, 7), (130, 64, 96)], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @needs_kernels("spike_linear")
@@ -275,6 +299,9 @@ def test_small_shapes(device, backend, op):
     }
     y = calls[op]()
     assert y.device == s.device
+    if op == "token_mix_lif":
+        words = F.pack_spikes(s, 2, backend="reference")
+        F.token_mix_lif(words, weight, channels=34, pack="only", backend=backend)
     if y.requires_grad:
         y.float().sum().backward()
         assert all(t.grad is None or bool(t.grad.isfinite().all()) for t in (s, weight, filters))

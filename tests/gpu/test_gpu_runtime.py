@@ -113,6 +113,9 @@ CALLS = {
     "bn_lif": lambda s, w: F.bn_lif(s, w[0, 0], w[0, 1], None, None, training=True, channel_dim=3),
     "pack_spikes": lambda s, w: F.pack_spikes(s),
     "token_mix_lif": F.token_mix_lif,
+    "token_mix_lif_bits": lambda s, w: F.token_mix_lif(
+        F.pack_spikes(s, 2), w, channels=s.shape[2], pack="only"
+    ),
     "spike_linear": lambda s, w: F.spike_linear(s, w[0]),
 }
 

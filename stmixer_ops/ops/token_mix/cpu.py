@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from .. import _native
 from ..lif import cpu as lif_cpu
 from ..lif.spec import state_dtype
+from .buffers import through_dense
 
 _PITCH = 32  # a row of weights is padded to whole words of spikes
 
@@ -106,3 +108,7 @@ def token_mix_lif_backward(
     gout = None if gout is None else gout.to(wide)
     g, gv_init = lif_cpu.lif_backward(gout, gv, currents, v_init, *options)
     return g.to(s.dtype), gv_init
+
+
+# Its kernel adds a row of weights for each spike of a channel, so it wants words along the tokens.
+token_mix_lif_bits = partial(through_dense, "cpu")

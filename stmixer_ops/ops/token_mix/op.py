@@ -12,9 +12,11 @@ from .. import _native
 from .._backend import choose
 from .._register import register
 from ..lif.op import surrogate_obstacle
-from ..lif.spec import LIFSpec, check_time_first, state_dtype
+from ..lif.spec import LIFSpec, check_state, check_time_first, state_dtype
 from ..pack import op as pack_op
+from ..pack.reference import WORD_BITS
 from . import reference
+from .buffers import allocate_bits
 
 _native.library.define("token_mix(Tensor s, Tensor weight, str backend) -> Tensor")
 register("token_mix", __package__)
@@ -23,6 +25,11 @@ _native.library.define(
     " str reset, bool return_state, bool pack, str backend) -> (Tensor, Tensor, Tensor)"
 )
 register("token_mix_lif", __package__)
+_native.library.define(
+    "token_mix_lif_bits(Tensor s, Tensor weight, Tensor? v_init, int channels, float threshold,"
+    " float decay, str reset, bool return_state, str backend) -> (Tensor, Tensor)"
+)
+register("token_mix_lif_bits", __package__)
 _native.library.define(
     "token_mix_lif_backward(Tensor? gout, Tensor? gv, Tensor s, Tensor weight, Tensor? v_init,"
     " float threshold, float decay, str reset, bool detach_reset, str surrogate, float scale,"
@@ -54,6 +61,21 @@ def _token_mix_lif_fake(
     return _native.empty_like_steps(s, strides), v, bits
 
 
+@torch.library.register_fake("stmixer::token_mix_lif_bits", lib=_native.library)
+def _token_mix_lif_bits_fake(
+    s: Tensor,
+    weight: Tensor,
+    v_init: Tensor | None,
+    channels: int,
+    threshold: float,
+    decay: float,
+    reset: str,
+    return_state: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    return allocate_bits(s, weight, channels, return_state)
+
+
 @torch.library.register_fake("stmixer::token_mix_lif_backward", lib=_native.library)
 def _token_mix_lif_backward_fake(
     gout: Tensor | None,
@@ -70,6 +92,43 @@ def _token_mix_lif_backward_fake(
 
 def check(s: Tensor, weight: Tensor) -> None:
     check_time_first(s, "s")
+    _check_sizes(s, weight)
+    _check_heads(weight, s.shape[2])
+    if weight.dtype != s.dtype:
+        raise TypeError(f"weight must be {s.dtype} like s, got {weight.dtype}")
+
+
+def check_lif(s: Tensor, weight: Tensor, v_init: Tensor | None, channels: int | None) -> int:
+    """As :func:`check`, but ``s`` may be words along ``channels``; how many channels there are."""
+    if not isinstance(s, Tensor) or s.dtype != torch.int32:
+        check(s, weight)
+        check_state(v_init, s)
+        if channels not in (None, s.shape[2]):
+            raise ValueError(
+                f"channels must be left out or be the {s.shape[2]} of dense s "
+                f"(shape {tuple(s.shape)}), got {channels!r}"
+            )
+        return s.shape[2]
+    _check_sizes(s, weight)
+    if s.shape[0] == 0:
+        raise ValueError(f"s must have T >= 1 time steps, got shape {tuple(s.shape)}")
+    if not isinstance(channels, int) or channels < 1:
+        raise ValueError(f"channels must be how many are packed in s, at least 1, got {channels!r}")
+    words = (channels + WORD_BITS - 1) // WORD_BITS
+    if s.shape[2] != words:
+        raise ValueError(
+            f"s must be [T, B, {words}, N], {words} words for {channels} channels, "
+            f"got shape {tuple(s.shape)}"
+        )
+    _check_heads(weight, channels)
+    check_time_first(weight, "weight")  # its dtype: it decides
+    if v_init is not None:
+        steps, batch, _, tokens = s.shape
+        check_state(v_init, weight.new_empty(1).expand(steps, batch, channels, tokens))
+    return channels
+
+
+def _check_sizes(s: Tensor, weight: Tensor) -> None:
     if s.dim() != 4:
         raise ValueError(f"s must be [T, B, C, N], got shape {tuple(s.shape)}")
     tokens = s.shape[3]
@@ -78,12 +137,13 @@ def check(s: Tensor, weight: Tensor) -> None:
             f"weight must be [heads, {tokens}, {tokens}] for the {tokens} tokens of s, "
             f"got shape {tuple(weight.shape)}"
         )
-    if weight.shape[0] == 0 or s.shape[2] % weight.shape[0]:
+
+
+def _check_heads(weight: Tensor, channels: int) -> None:
+    if weight.shape[0] == 0 or channels % weight.shape[0]:
         raise ValueError(
-            f"the heads of weight ({weight.shape[0]}) must divide the channels of s ({s.shape[2]})"
+            f"the heads of weight ({weight.shape[0]}) must divide the channels of s ({channels})"
         )
-    if weight.dtype != s.dtype:
-        raise TypeError(f"weight must be {s.dtype} like s, got {weight.dtype}")
 
 
 def _cpu_obstacle(s: Tensor) -> str | None:
@@ -177,19 +237,51 @@ def token_mix(s: Tensor, weight: Tensor, backend: str | None) -> Tensor:
     return _TokenMix.apply(s, weight, chosen)
 
 
+def _token_mix_lif_choice(
+    spec: LIFSpec, s: Tensor, weight: Tensor, v_init: Tensor | None, backend: str | None
+) -> str:
+    unknown = surrogate_obstacle(spec.surrogate)
+    kernels = {"triton": unknown, "cpu": unknown or _cpu_obstacle(s)}
+    return choose("token_mix_lif", backend, kernels, (s, weight, v_init))
+
+
+def token_mix_lif_bits(
+    s: Tensor,
+    weight: Tensor,
+    channels: int,
+    spec: LIFSpec,
+    v_init: Tensor | None,
+    return_state: bool,
+    backend: str | None,
+) -> tuple[Tensor, Tensor]:
+    """Bits along the channels, of spikes or of their bits, and last membrane; no gradient."""
+    weight, v_init = weight.detach(), None if v_init is None else v_init.detach()
+    chosen = _token_mix_lif_choice(spec, s, weight, v_init, backend)
+    if s.dtype == torch.int32 and chosen != "reference":
+        return torch.ops.stmixer.token_mix_lif_bits(
+            s, weight, v_init, channels, spec.threshold, spec.decay, spec.reset, return_state,
+            chosen,
+        )  # fmt: skip
+    out, v, _ = token_mix_lif(
+        s.detach(), weight, channels, spec, v_init, return_state, False, chosen
+    )
+    return pack_op.pack_spikes(out, 2, backend), v
+
+
 def token_mix_lif(
     s: Tensor,
     weight: Tensor,
+    channels: int,
     spec: LIFSpec,
     v_init: Tensor | None,
     return_state: bool,
     pack: bool,
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes, last membrane if ``return_state``, bits if ``pack``."""
-    unknown = surrogate_obstacle(spec.surrogate)
-    kernels = {"triton": unknown, "cpu": unknown or _cpu_obstacle(s)}
-    chosen = choose("token_mix_lif", backend, kernels, (s, weight, v_init))
+    """Spikes, last membrane if ``return_state``, bits along the tokens if ``pack``."""
+    chosen = _token_mix_lif_choice(spec, s, weight, v_init, backend)
+    if s.dtype == torch.int32:
+        s = pack_op.unpack_spikes(s, channels, 2, weight.dtype, backend)
     if chosen == "reference":
         out, v = reference.token_mix_lif(s, weight, spec, v_init)
         return out, v, pack_op.pack_spikes(out, out.dim() - 1, backend) if pack else v

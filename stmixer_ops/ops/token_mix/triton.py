@@ -4,7 +4,7 @@ A program computes the currents of a tile of neurons (rows: batch and channels o
 output tokens) step by step as a product on the tensor cores and runs the LIF on them in registers:
 they never reach memory. Bytes per neuron-step in a dtype of b bytes: b for the spikes written
 (1/8 for bits) and b for each of the ceil(N / 32) tiles of columns that read the input. Backward
-computes the currents again, beyond 4 steps twice, with a membrane kept every 4 steps.
+computes the currents again, beyond 8 steps twice, with a membrane kept every 4 steps.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from .._triton import (
     zeros_or_load,
 )
 from ..lif import buffers as lif_buffers
+from .triton_bits import token_mix_lif_bits as token_mix_lif_bits  # a launcher of this backend
 
-_MAX_COUNT = 4  # steps whose membranes and currents fit in registers together
+_MAX_COUNT = 8  # steps whose membranes and currents fit in registers together
+_RUN = 4  # steps between two kept membranes beyond that: the loop over runs needs registers too
 _TILE = 32  # rows and columns of a program, and input tokens of a step of its product
 
 
@@ -122,8 +124,10 @@ def _forward(
         tl.store(out + t * out_step + results, spikes, mask)
         if bits is not None:
             ROW_WORDS: tl.constexpr = (N + 31) // 32
-            words = pack_words(fired & mask, ROWS * COLS // 32).reshape(ROWS, COLS // 32)
-            word = tl.program_id(1) * (COLS // 32) + tl.arange(0, COLS // 32)[None, :]
+            LANES: tl.constexpr = min(COLS, 32)  # 16 where a row has no more tokens
+            TILE_WORDS: tl.constexpr = COLS // LANES
+            words = pack_words(fired & mask, ROWS * TILE_WORDS, LANES).reshape(ROWS, TILE_WORDS)
+            word = tl.program_id(1) * TILE_WORDS + tl.arange(0, TILE_WORDS)[None, :]
             at = t * tl.cast(bits_step, tl.int64) + place[:, None] * ROW_WORDS + word
             tl.store(bits + at, words, there & (word < ROW_WORDS))
     if v_out is not None:
@@ -191,12 +195,12 @@ def _launch(s: Tensor, weight: Tensor) -> tuple[tuple[int, int, int], dict[str, 
     backward sees the spikes that forward made."""
     _, batch, channels, tokens = s.shape
     heads = weight.shape[0]
+    columns = 16 if tokens <= 16 else _TILE
     rows = triton.cdiv(batch * channels // heads, _TILE)
-    grid = rows, triton.cdiv(tokens, _TILE), heads
+    grid = rows, triton.cdiv(tokens, columns), heads
     return grid, {
         "N": tokens, "HEADS": heads, "STATE": _triton.state_type(s.dtype), "ROWS": _TILE,
-        "COLS": _TILE, "DEPTH": 16 if tokens <= 16 else 32, "num_warps": 8,
-        **_triton.NO_FUSION,
+        "COLS": columns, "DEPTH": columns, "num_warps": 8, **_triton.NO_FUSION,
     }  # fmt: skip
 
 
@@ -248,12 +252,17 @@ def token_mix_lif_backward(
 ) -> tuple[Tensor, Tensor]:
     gout, gv, s, v_init, g, gv_init = lif_buffers.backward(gout, gv, s, v_init)
     if s.numel():
-        count = _triton.steps_at_once(s.shape[0], _MAX_COUNT)
+        steps = s.shape[0]
+        count = steps if steps <= _MAX_COUNT else _RUN
         grid, constants = _launch(s, weight)
+        if s.dtype == torch.float32 and _RUN < steps <= _MAX_COUNT:
+            # All there are: left alone, the assembler spills a few bytes of some shapes to place
+            # one more program on a multiprocessor.
+            constants["maxnreg"] = 255
         _backward[grid](
             gout, gv, s, weight.contiguous(), v_init, g, _triton.asked(gv_init),
             _triton.checkpoints(gv_init, s, count), s.shape[1], s.shape[2], *s.stride(),
-            *g.stride(), STEPS=s.shape[0], COUNT=count, **constants,
+            *g.stride(), STEPS=steps, COUNT=count, **constants,
             **_triton.neuron(threshold, decay, reset),
             **_triton.gradient(detach_reset, surrogate, scale),
         )  # fmt: skip
