@@ -25,14 +25,14 @@ _native.library.define(
     f" int channel_dim, {_NEURON}, bool keep_sum, bool return_state, bool pack,"
     " str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
-register("bn_lif_forward", __package__, ForwardCall)
+_forward = register("bn_lif_forward", __package__, ForwardCall)
 _native.library.define(
     "bn_lif_backward(Tensor? gs, Tensor? gsum, Tensor? gv, Tensor x, Tensor? total,"
     " Tensor? v_init, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps,"
     f" bool training, bool residual_gradient, int channel_dim, {_NEURON}, bool detach_reset,"
     " str surrogate, float scale, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
-register("bn_lif_backward", __package__, BackwardCall)
+_backward = register("bn_lif_backward", __package__, BackwardCall)
 
 
 @torch.library.register_fake("stmixer::bn_lif_forward", lib=_native.library)
@@ -119,7 +119,7 @@ class _BNLIF(torch.autograd.Function):
         *arguments: Any,
     ) -> tuple[Tensor, ...]:
         call = ForwardCall(*arguments)
-        s, total, v, bits, mean, var = torch.ops.stmixer.bn_lif_forward(*arguments, backend)
+        s, total, v, bits, mean, var = _forward(*arguments, backend)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(bits, mean, var)
         ctx.keep_sum, ctx.return_state = call.keep_sum, call.return_state
@@ -140,9 +140,7 @@ class _BNLIF(torch.autograd.Function):
         gsum = gsum if ctx.keep_sum else None
         gv = gv if ctx.return_state else None
         call = BackwardCall(gs, gsum, gv, x, total, v_init, weight, bias, mean, var, *ctx.options)
-        gx, gresidual, gweight, gbias, gv_init = torch.ops.stmixer.bn_lif_backward(
-            *call, ctx.backend
-        )
+        gx, gresidual, gweight, gbias, gv_init = _backward(*call, ctx.backend)
         none = [None] * 4
         return (
             *none,  # of what is not in the call

@@ -22,12 +22,12 @@ _native.library.define(
     f"lif_forward(Tensor x, Tensor? v_init, {_NEURON}, bool return_state, bool dense, bool pack,"
     " str backend) -> (Tensor, Tensor, Tensor)"
 )
-register("lif_forward", __package__)
+_forward = register("lif_forward", __package__)
 _native.library.define(
     f"lif_backward(Tensor? gs, Tensor? gv, Tensor x, Tensor? v_init, {_NEURON}, {_SURROGATE},"
     " str backend) -> (Tensor, Tensor)"
 )
-register("lif_backward", __package__)
+_backward = register("lif_backward", __package__)
 
 
 @torch.library.register_fake("stmixer::lif_forward", lib=_native.library)
@@ -84,9 +84,7 @@ class _LIF(torch.autograd.Function):
         pack: bool,
         backend: str,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        s, v, bits = torch.ops.stmixer.lif_forward(
-            x, v_init, threshold, decay, reset, return_state, True, pack, backend
-        )
+        s, v, bits = _forward(x, v_init, threshold, decay, reset, return_state, True, pack, backend)
         ctx.set_materialize_grads(False)
         # What nobody asked for is left out of the graph.
         ctx.mark_non_differentiable(*((bits,) if return_state else (v, bits)))
@@ -100,7 +98,7 @@ class _LIF(torch.autograd.Function):
         x, v_init = ctx.saved_tensors
         # The placeholder of a state nobody asked for has a gradient of its own in traced graphs.
         gv = gv if ctx.return_state else None
-        gx, gv_init = torch.ops.stmixer.lif_backward(gs, gv, x, v_init, *ctx.options)
+        gx, gv_init = _backward(gs, gv, x, v_init, *ctx.options)
         return gx, None if v_init is None else gv_init, *[None] * 9
 
 
@@ -125,7 +123,7 @@ def lif(
     if not torch.is_grad_enabled() or not (
         x.requires_grad or (v_init is not None and v_init.requires_grad)
     ):
-        return torch.ops.stmixer.lif_forward(
+        return _forward(
             x, v_init, spec.threshold, spec.decay, spec.reset, return_state, dense, pack, chosen
         )
     assert isinstance(spec.surrogate, Surrogate)
