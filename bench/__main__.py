@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from stmixer_ops.cli.bench.machine import machine
 from stmixer_ops.cli.bench.timing import KEEP_MEMORY
 
 HERE = Path(__file__).parent
+_RUNS = 7
 
 
 def run(files: list[Path]) -> dict[str, Any]:
@@ -43,20 +45,33 @@ def run(files: list[Path]) -> dict[str, Any]:
         return json.loads(report.read_text())
 
 
-def table(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Median milliseconds per group and peer; the ratio is the peer's time over ours."""
-    rows = [
-        {
-            "group": b["group"],
-            "ms": b["stats"]["median"] * 1e3,
-            "iqr_ms": b["stats"]["iqr"] * 1e3,
-            **b["extra_info"],
-        }
+def medians(report: dict[str, Any]) -> dict[tuple[str, str], float]:
+    """Milliseconds of each group and peer in one run."""
+    return {
+        (b["group"], b["extra_info"]["peer"]): b["stats"]["median"] * 1e3
         for b in report["benchmarks"]
-    ]
-    ours = {r["group"]: r["ms"] for r in rows if r["peer"] == "stmixer_ops"}
-    for row in rows:
-        row["ratio"] = row["ms"] / ours[row["group"]]
+    }
+
+
+def table(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each group and peer the median of all runs, and of its ratios to ours in the same run.
+
+    A machine that others share changes its speed in less than the time a peer takes: one run's
+    ratio may be half or twice the next one's, which ``ratios`` shows (smallest, largest).
+    """
+    runs = [medians(report) for report in reports]
+    rows = []
+    for b in reports[0]["benchmarks"]:
+        group, peer = b["group"], b["extra_info"]["peer"]
+        ratios = [run[group, peer] / run[group, "stmixer_ops"] for run in runs]
+        row = {
+            "group": group,
+            "ms": statistics.median(run[group, peer] for run in runs),
+            "ratio": statistics.median(ratios),
+            "ratios": [min(ratios), max(ratios)],
+            "runs": len(runs),
+        }
+        rows.append(row | b["extra_info"])
     return rows
 
 
@@ -69,13 +84,16 @@ def show(rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
             group = row["group"]
             print(f"\n{group}")
         rate = f"rate {row['rate']:.3f}" if "rate" in row else ""
-        print(f"  {row['peer']:<22}{row['ms']:>10.3f} ms{row['ratio']:>8.2f}x  {rate}")
+        low, high = row["ratios"]
+        spread = f"({low:.2f}-{high:.2f})" if row["peer"] != "stmixer_ops" else ""
+        print(f"  {row['peer']:<22}{row['ms']:>10.3f} ms{row['ratio']:>8.2f}x {spread:<13} {rate}")
 
 
 def bench_ops(out: Path) -> None:
     import torch
 
-    rows, about = table(run([HERE / "bench_ops.py"])), machine(torch.get_num_threads())
+    rows = table([run([HERE / "bench_ops.py"]) for _ in range(_RUNS)])
+    about = machine(torch.get_num_threads())
     show(rows, about)
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"machine": about, "rows": rows}, indent=1) + "\n"

@@ -101,4 +101,4 @@ def test_training_step(benchmark, op, peer):
     torch.compiler.reset()
     step = PEERS[op][0](peer, x)
     benchmark.extra_info["rate"] = round(step().mean().item(), 4)
-    benchmark.pedantic(step, rounds=60, warmup_rounds=10)
+    benchmark.pedantic(step, rounds=200, warmup_rounds=20)
