@@ -21,11 +21,12 @@ STMIXER_STEP auto lif_fires(R h, R threshold) {
   return h >= threshold;
 }
 
-// Where s is 0 or 1, `s ? h * 0 : h` is h * (1 - s) and `s ? h - threshold : h` is
-// h - threshold * s, to the last bit and for infinities and NaN too, in fewer instructions.
+// Where s is 0 or 1, `s ? h - h : h` is h * (1 - s) and `s ? h - threshold : h` is
+// h - threshold * s, for infinities and NaN too and but for the sign of a zero, in fewer
+// instructions, and such as do not wait for the multiplier.
 template <bool kHard, class R, class Fired>
 STMIXER_STEP R lif_reset(R h, Fired fired, R threshold) {
-  return fired ? (kHard ? h * R{} : h - threshold) : h;
+  return fired ? (kHard ? h - h : h - threshold) : h;
 }
 
 // Gradient of the loss with respect to h, from that of the spike (gs) and of the membrane after
@@ -33,7 +34,7 @@ STMIXER_STEP R lif_reset(R h, Fired fired, R threshold) {
 template <bool kHard, bool kDetach, class R, class Fired>
 STMIXER_STEP R lif_gradient(R h, Fired fired, R slope, R gs, R gv, R threshold) {
   if (!kDetach) gs -= (kHard ? h : threshold) * gv;
-  if (kHard) gv = fired ? gv * R{} : gv;
+  if (kHard) gv = fired ? gv - gv : gv;
   return gs * slope + gv;
 }
 
@@ -119,9 +120,12 @@ STMIXER_STEP double exp_negative(double z) {
   return p * scale;
 }
 
+// Of the lanes of a vector, all bits but the sign: comparing would take the place of a
+// multiplication.
 template <class R>
 STMIXER_STEP R absolute(R u) {
-  return u > -u ? u : -u;
+  typedef decltype(u > u) Bits;
+  return (R)((Bits)u & ~(Bits)(-R{}));
 }
 STMIXER_STEP float absolute(float u) { return fabsf(u); }
 STMIXER_STEP double absolute(double u) { return fabs(u); }
