@@ -64,10 +64,11 @@ def test_bytes_per_neuron_step(recorders, steps):
     assert total <= 10.2
 
 
-def test_bytes_of_packed_spikes(recorders):
+@pytest.mark.parametrize(("pack", "most"), [("only", 2.2), (False, 4.1)])
+def test_bytes_of_inference(recorders, pack, most):
     x = torch.randn(4, 2, 1024, dtype=torch.bfloat16)
-    F.lif(x, pack="only", backend="triton")
-    assert recorders["_forward"].bytes() / x.numel() <= 2.2
+    F.lif(x, pack=pack, backend="triton")
+    assert recorders["_forward"].bytes() / x.numel() <= most
 
 
 def test_long_runs_keep_a_membrane_every_16_steps(recorders):
