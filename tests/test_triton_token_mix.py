@@ -70,12 +70,11 @@ def test_one_kernel_for_every_batch_size():
         + """
     launches = [
         launch
-        for batch in (2, 3, 5, 32)
+        for batch in (1, 3, 5, 32)
         for launch in launches_for(torch.bfloat16, 4, 64, batch=batch)
     ]
 """,
     )
     counts = [len(kernels) for kernels in results]
     assert counts[:3] == [1, 1, 1]
-    # A batch of 16, 32, ... may have a variant of its own, and there are no more.
-    assert counts[3:9] == [0] * 6
+    assert counts[3:] == [0] * 9
