@@ -200,6 +200,26 @@ def test_never_waits_for_the_gpu(gpu, backend, op):
             torch.cuda.set_sync_debug_mode("default")
 
 
+@torch.no_grad()
+def test_optimized_inference_as_a_cuda_graph(gpu):
+    """A whole network: nothing waits or reads a value; other images are replayed."""
+    model, x = so.optimize_for_inference(stmixer().to(gpu)), images(4).to(gpu)
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            model(x)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        logits = model(x)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        x.copy_(torch.rand(x.shape))
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(logits, model(x))
+
+
 # -- More than 2^31 elements -----------------------------------------------------------------------
 
 
