@@ -155,3 +155,6 @@ def test_one_kernel_for_every_batch_size():
 """,
     )
     assert [len(kernels) for kernels in results] == [1, 1, 1, 1] + [0] * 12
+    for (kernel,) in results[2:4]:
+        assert kernel["spilled"] == 0, kernel
+        assert kernel["shared"] <= 16 * 1024, kernel
