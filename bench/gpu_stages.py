@@ -8,10 +8,12 @@ Triton's interpreter, so that no typo waits for a GPU.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +24,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "build" / "gpu-site"
+FIRST = ROOT / "build" / "gpu-first"
 # Seconds: of everything, and the most that building and testing may take of it. Measuring gets the
 # rest; a rehearsal is in no hurry.
 TOTAL, BUILD, TESTS = 470, 120, 150
@@ -75,11 +78,10 @@ def build(limit: float) -> dict[str, str]:
     It is built into a folder of its own, so the Python's packages stay as they are. Where building
     is impossible the sources serve: the references, and all kernels that need no extension.
     """
-    sources = os.environ | {"PYTHONPATH": str(ROOT)}
     missing = missing_tools()
     if missing:
         say(f"not built, {', '.join(missing)} missing: running from the sources, no extension")
-        return sources
+        return importing_from(ROOT)
     cuda = "ON" if shutil.which("nvcc") else "OFF"
     say(f"building with STMIXER_CUDA={cuda}")
     shutil.rmtree(SITE, ignore_errors=True)
@@ -94,12 +96,44 @@ def build(limit: float) -> dict[str, str]:
         status = -1
     if status != 0:
         say("the build failed: running from the sources, no extension")
-        return sources
-    return os.environ | {"PYTHONPATH": str(SITE)}
+        return importing_from(ROOT)
+    return importing_from(SITE)
+
+
+_SITECUSTOMIZE = """# Written by make gpu: stmixer_ops is the one in {folder}.
+import sys
+from importlib.machinery import PathFinder
+
+
+class First:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] == "stmixer_ops":
+            return PathFinder.find_spec(name, path or [{folder!r}])
+        return None
+
+
+sys.meta_path.insert(0, First)
+"""
+
+
+def importing_from(folder: Path) -> dict[str, str]:
+    """The environment in which ``stmixer_ops`` is the one in ``folder``.
+
+    A path does that, unless there is an editable installation, whose finder goes before any path:
+    then Python is given a finder at its start that goes before that one.
+    """
+    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    if Path(location(environment)).parent != folder:
+        FIRST.mkdir(parents=True, exist_ok=True)
+        (FIRST / "sitecustomize.py").write_text(_SITECUSTOMIZE.format(folder=str(folder)))
+        environment["PYTHONPATH"] = os.pathsep.join([str(FIRST), *paths])
+    return environment
 
 
 def location(environment: dict[str, str]) -> str:
-    """Where the package is taken from: an editable installation goes before any path."""
+    """Where the package is taken from, or why it is not."""
     code = "import stmixer_ops; print(stmixer_ops.__path__[0])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120,
@@ -126,22 +160,25 @@ def test(environment: dict[str, str], limit: float, rehearse: bool) -> dict[str,
                 "STMIXER_GPU_TEST_LOG": str(log),
             }
             command = [sys.executable, "-m", "pytest", "-q", "gpu"]
-            running.append((log, subprocess.Popen(command, cwd=ROOT / "tests", env=own)))
+            running.append((log, start(command, own)))
         sanitizer = shutil.which("compute-sanitizer")
         if sanitizer and not rehearse:
             log = Path(folder) / "racecheck.jsonl"
             own = environment | {"STMIXER_GPU_TEST_LOG": str(log)}
             command = [sanitizer, "--tool", "racecheck", "--error-exitcode", "9", *command]
             command += ["-k", "small_shapes"]
-            running.append((log, subprocess.Popen(command, cwd=ROOT / "tests", env=own)))
+            running.append((log, start(command, own)))
         stopped = False
-        for _, process in running:
-            try:
-                process.wait(max(0.0, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                stopped = True
+        try:
+            for _, process in running:
+                try:
+                    process.wait(max(0.0, end - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    stopped = True
+                    break
+        finally:
+            for _, process in running:
+                stop(process)
         outcomes = [
             json.loads(line)
             for log, _ in running
@@ -150,6 +187,18 @@ def test(environment: dict[str, str], limit: float, rehearse: bool) -> dict[str,
         ]
         clean = all(process.returncode in (0, 5) for _, process in running)  # 5: an empty shard
     return outcome(outcomes, stopped, clean)
+
+
+def start(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, cwd=ROOT / "tests", env=environment, start_new_session=True)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """With all that it started (compute-sanitizer runs Python in a process of its own), so that
+    nobody is left on the GPU that is measured next."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def outcome(outcomes: list[dict[str, str]], stopped: bool, clean: bool) -> dict[str, Any]:
@@ -180,17 +229,21 @@ def main() -> int:
     total = REHEARSAL if arguments.rehearse else TOTAL
     end = time.monotonic() + total
     environment = build(total if arguments.rehearse else BUILD)
-    say(f"stmixer_ops is {location(environment)}")
+    found = location(environment)
+    say(f"stmixer_ops is {found}")
+    if Path(found).parent not in (SITE, ROOT):
+        print("gpu: that is not the one of this checkout", file=sys.stderr)
+        return 2
     if arguments.rehearse:
         environment |= {"TRITON_INTERPRET": "1", "STMIXER_GPU_TESTS": "rehearse"}
     left = end - time.monotonic()
-    found = test(environment, left if arguments.rehearse else min(TESTS, left), arguments.rehearse)
-    say(f"tests: {found['summary']}")
+    tested = test(environment, left if arguments.rehearse else min(TESTS, left), arguments.rehearse)
+    say(f"tests: {tested['summary']}")
     with tempfile.TemporaryDirectory(prefix="stmixer-gpu-") as folder:
         tests = Path(folder) / "tests.json"
-        tests.write_text(json.dumps(found))
+        tests.write_text(json.dumps(tested))
         status = measure(environment, end - time.monotonic() - 5, tests, arguments.rehearse)
-    return status or (0 if found["status"] == "passed" else 1)
+    return status or (0 if tested["status"] == "passed" else 1)
 
 
 if __name__ == "__main__":

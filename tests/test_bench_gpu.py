@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,8 +67,83 @@ def test_a_python_without_torch_is_named(monkeypatch):
 
 def test_building_without_tools_runs_from_the_sources(monkeypatch, capsys):
     monkeypatch.setattr(gpu_stages, "missing_tools", lambda: ["pybind11"])
-    assert gpu_stages.build(1.0)["PYTHONPATH"] == str(SOURCE)
+    assert Path(gpu_stages.location(gpu_stages.build(1.0))).parent == SOURCE
     assert "pybind11 missing" in capsys.readouterr().out
+
+
+EDITABLE = """
+import os
+import sys
+from importlib.util import spec_from_file_location
+
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        parts = name.split(".")
+        if parts[0] != "stmixer_ops":
+            return None
+        folder = os.path.join({root!r}, *parts)
+        return spec_from_file_location(
+            name, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
+        )
+
+
+sys.meta_path.insert(0, Finder)
+"""
+
+
+@pytest.mark.parametrize("editable", [False, True])
+def test_what_was_built_goes_before_any_installation(monkeypatch, tmp_path, editable):
+    """An editable one, too, whose finder goes before every path; packages inside likewise."""
+    built, other, venv = tmp_path / "built", tmp_path / "other", tmp_path / "venv"
+    for root in (built, other):
+        (root / "stmixer_ops" / "ops").mkdir(parents=True)
+        (root / "stmixer_ops" / "__init__.py").write_text("from . import ops\n")
+        (root / "stmixer_ops" / "ops" / "__init__.py").write_text(f"HERE = {str(root)!r}\n")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    (packages,) = venv.glob("lib/python*/site-packages")
+    if editable:
+        (packages / "editable_finder.py").write_text(EDITABLE.format(root=str(other)))
+        (packages / "installed.pth").write_text("import editable_finder\n")
+    else:
+        (packages / "installed.pth").write_text(f"{other}\n")
+    monkeypatch.setattr(sys, "executable", str(venv / "bin" / "python"))
+    monkeypatch.setattr(gpu_stages, "FIRST", tmp_path / "first")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "the user's own"))
+    assert gpu_stages.location({}) == str(other / "stmixer_ops")
+    environment = gpu_stages.importing_from(built)
+    assert (tmp_path / "first").exists() == editable
+    assert environment["PYTHONPATH"].endswith("the user's own")
+    code = "import stmixer_ops; print(stmixer_ops.ops.HERE)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.strip() == str(built)
+
+
+@without_gpu
+def test_nothing_is_measured_with_another_copy(monkeypatch, capsys):
+    monkeypatch.setattr(gpu_stages, "build", lambda limit: dict(os.environ))
+    monkeypatch.setattr(gpu_stages, "location", lambda environment: "/elsewhere/stmixer_ops")
+    monkeypatch.setattr(sys, "argv", ["gpu_stages.py", "--rehearse"])
+    assert gpu_stages.main() == 2
+    assert "not the one of this checkout" in capsys.readouterr().err
+
+
+def test_what_is_stopped_leaves_nobody_behind(tmp_path):
+    """compute-sanitizer runs the tests in a child of its own."""
+    file = tmp_path / "pid"
+    command = ["sh", "-c", f"sleep 600 & echo $! > {file}.new; mv {file}.new {file}; wait"]
+    process = gpu_stages.start(command, dict(os.environ))
+    end = time.monotonic() + 60
+    while not file.exists():
+        assert time.monotonic() < end
+    child = Path("/proc") / file.read_text().strip() / "stat"
+    assert child.exists()
+    gpu_stages.stop(process)
+    while child.exists() and child.read_text().split()[2] != "Z":
+        assert time.monotonic() < end
 
 
 @pytest.mark.parametrize(

@@ -154,8 +154,9 @@ def test_surrogate_modules_do_not_change_the_model():
     assert loss.isfinite()
 
 
-def assert_spikes_by_the_local_rule(model, recorded, x) -> None:
-    """Each population, recomputed in float64 from the tested run's own upstream spikes.
+def assert_spikes_by_the_local_rule(model, recorded, x) -> torch.Tensor:
+    """Each population, recomputed in float64 from the tested run's own upstream spikes; the result
+    of ``model`` for these.
 
     ``model`` is the network in plain modules; ``recorded`` what the tested one did with ``x``.
     """
@@ -178,8 +179,9 @@ def assert_spikes_by_the_local_rule(model, recorded, x) -> None:
         if isinstance(module, so.LIF):
             module.register_forward_hook(lambda lif, args, _, path=path: check(path, lif, args[0]))
     with torch.no_grad():
-        oracle(x.double())
+        y = oracle(x.double())
     assert seen == list(recorded.spikes)
+    return y
 
 
 def test_float32_spikes_by_the_local_rule(golden, backend):

@@ -48,6 +48,8 @@ def test_brute_force(shape, layout, backend):
 @pytest.mark.parametrize("shape", SHAPES[:4], ids=str)
 def test_lif_epilogue_is_the_reference(kernels, shape, dtype):
     *sizes, heads = shape
+    if kernels == "triton" and heads > 3:  # interpreted, every head takes as long as the first
+        sizes[2], heads = sizes[2] // heads * 3, 3
     state = torch.float64 if dtype == torch.float64 else torch.float32
     for layout in ("contiguous", "channels_last"):
         for reset in ("hard", "soft"):

@@ -98,7 +98,7 @@ def test_bytes_per_neuron_step(monkeypatch, residual, most, steps):
     recorders = [Recorder(getattr(triton_kernels, name)) for name in names]
     for name, recorder in zip(names, recorders, strict=True):
         monkeypatch.setattr(triton_kernels, name, recorder)
-    x = torch.randn(steps, 64, 8, 64, dtype=torch.bfloat16, requires_grad=True)
+    x = torch.randn(steps, 16, 8, 64, dtype=torch.bfloat16, requires_grad=True)
     other = torch.randn_like(x).detach().requires_grad_() if residual else None
     s = F.bn_lif(x, None, None, None, None, training=True, residual=other, backend="triton")
     s.backward(torch.ones_like(s))

@@ -64,10 +64,11 @@ def test_bytes_per_neuron_step(recorders, steps):
     assert total <= 10.2
 
 
-def test_bytes_of_packed_spikes(recorders):
+@pytest.mark.parametrize(("pack", "most"), [("only", 2.2), (False, 4.1)])
+def test_bytes_of_inference(recorders, pack, most):
     x = torch.randn(4, 2, 1024, dtype=torch.bfloat16)
-    F.lif(x, pack="only", backend="triton")
-    assert recorders["_forward"].bytes() / x.numel() <= 2.2
+    F.lif(x, pack=pack, backend="triton")
+    assert recorders["_forward"].bytes() / x.numel() <= most
 
 
 def test_long_runs_keep_a_membrane_every_16_steps(recorders):
@@ -154,3 +155,6 @@ def test_one_kernel_for_every_batch_size():
 """,
     )
     assert [len(kernels) for kernels in results] == [1, 1, 1, 1] + [0] * 12
+    for (kernel,) in results[2:4]:
+        assert kernel["spilled"] == 0, kernel
+        assert kernel["shared"] <= 16 * 1024, kernel

@@ -60,7 +60,13 @@ def test_no_spills_and_little_shared_memory(capability, dtype, cases):
         assert kernel["shared"] <= 48 * 1024, kernel
         if dtype == torch.bfloat16:  # on the tensor cores, and nothing contracted beside them
             assert kernel["mma"] > 0, kernel
-            assert kernel["name"] == "_backward" or kernel["fma"] == 0, kernel
+            assert kernel["fma"] == 0, kernel
+    # Elsewhere products are made of them: the neurons add none to those of the product alone.
+    products, neurons = (
+        [kernel["fma"] for kernel in compiled if kernel["name"] == name]
+        for name in ("_mix", "_forward")
+    )
+    assert products == neurons
 
 
 def test_one_kernel_for_every_batch_size():
@@ -70,12 +76,11 @@ def test_one_kernel_for_every_batch_size():
         + """
     launches = [
         launch
-        for batch in (2, 3, 5, 32)
+        for batch in (1, 3, 5, 32)
         for launch in launches_for(torch.bfloat16, 4, 64, batch=batch)
     ]
 """,
     )
     counts = [len(kernels) for kernels in results]
     assert counts[:3] == [1, 1, 1]
-    # A batch of 16, 32, ... may have a variant of its own, and there are no more.
-    assert counts[3:9] == [0] * 6
+    assert counts[3:] == [0] * 9

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
             file.write(json.dumps({"test": report.nodeid, "outcome": report.outcome}) + "\n")
 
 
+@pytest.fixture(autouse=True)
+def _no_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN's convolutions in full float32, as products are by default: a spike that turns because
+    the reference rounded to 10 bits says nothing about ours."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 @pytest.fixture
 def device() -> torch.device:
     assert DEVICE is not None
@@ -55,6 +64,23 @@ def gpu(device: torch.device) -> torch.device:
     if REHEARSED:
         pytest.skip("needs a GPU")
     return device
+
+
+@pytest.fixture
+def whole_memory(gpu: torch.device) -> Iterator[Callable[[int], None]]:
+    """Skips where fewer bytes than asked for are free. Tests that want many take turns, also those
+    of the other processes of ``make gpu``, each of which would find the memory free."""
+    import fcntl
+
+    def require(needed: int) -> None:
+        free, _ = torch.cuda.mem_get_info(gpu)
+        if free < needed:
+            pytest.skip(f"needs {needed >> 30} GiB of free memory, there are {free >> 30}")
+
+    with open(Path(tempfile.gettempdir()) / f"stmixer-gpu-{os.getuid()}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield require
+        torch.cuda.empty_cache()
 
 
 @pytest.fixture(params=["cuda", "triton"])

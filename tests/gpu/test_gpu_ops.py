@@ -24,12 +24,6 @@ from stmixer_ops import functional as F
 OPTIONS = [(reset, detach) for reset in ("hard", "soft") for detach in (False, True)]
 
 
-@pytest.fixture(autouse=True)
-def _no_tf32(monkeypatch):
-    """The reference's convolutions in full float32, as its products are by default."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-
-
 @contextmanager
 def unless_unsupported(dtype):
     """float64 is the reference's; a backend may refuse it, and nothing else."""

@@ -7,6 +7,8 @@ import torch
 from gpu_cases import DEVICE, REHEARSED, needs_kernels, require_kernels
 from ops_calls import BNCase, random_spikes
 from ops_cases import error
+from test_golden import assert_spikes_by_the_local_rule
+from test_nn_inference import images, stmixer
 from test_ops_compile import CASES, check_full_graph, op_samples
 from torch.library import opcheck
 from torch.utils._pytree import tree_map
@@ -81,6 +83,7 @@ def test_training_is_the_reference(device, kind):
     ours, y, gradients = _spikes_and_gradients(module, x, None)
     theirs, wanted, expected = _spikes_and_gradients(module, x, "reference")
     assert list(ours) == list(theirs)
+    assert all(bool(spikes.any()) for spikes in ours.values())
     # Up to the first population that differs everything is the same but for rounding.
     first = next(iter(ours))
     assert float((ours[first] != theirs[first]).float().mean()) <= 1e-3
@@ -91,19 +94,16 @@ def test_training_is_the_reference(device, kind):
         assert all(error(a, b) <= 1e-3 for a, b in zip(gradients, expected, strict=True))
 
 
-def test_optimized_inference_is_the_model(device):
-    optimize = getattr(so, "optimize_for_inference", None)
-    if optimize is None:
-        pytest.skip("this version has no optimize_for_inference")
-    torch.manual_seed(3)
-    model = so.STMixer(16, embed_dim=32, depth=2, num_heads=4, T=2)
-    model(torch.randn(16, 3, 16, 16))  # statistics that let spikes pass
-    model = model.to(device).eval()
-    x = torch.randn(4, 3, 16, 16, device=device)
-    with torch.no_grad():
-        wanted, logits = model(x), optimize(model)(x)
-    assert logits.shape == wanted.shape
-    assert error(logits, wanted) <= 1e-3
+@torch.no_grad()
+def test_optimized_inference_by_the_local_rule(device):
+    """Every population against the plain model in float64, given the spikes before it; the logits
+    of the last ones."""
+    model, x = stmixer().to(device), images(4).to(device)
+    optimized = so.optimize_for_inference(model)
+    with so.record(optimized) as recorded:
+        logits = optimized(x)
+    assert all(0 < rate < 1 for rate in recorded.rates.values()), recorded.rates
+    assert error(logits, assert_spikes_by_the_local_rule(model, recorded, x)) <= 1e-4
 
 
 # -- Streams, graphs, synchronisation --------------------------------------------------------------
@@ -200,21 +200,34 @@ def test_never_waits_for_the_gpu(gpu, backend, op):
             torch.cuda.set_sync_debug_mode("default")
 
 
+@torch.no_grad()
+def test_optimized_inference_as_a_cuda_graph(gpu):
+    """A whole network: nothing waits or reads a value; other images are replayed."""
+    model, x = so.optimize_for_inference(stmixer().to(gpu)), images(4).to(gpu)
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            model(x)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        logits = model(x)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        x.copy_(torch.rand(x.shape))
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(logits, model(x))
+
+
 # -- More than 2^31 elements -----------------------------------------------------------------------
-
-
-def _memory(device, needed):
-    free, _ = torch.cuda.mem_get_info(device)
-    torch.cuda.empty_cache()
-    if free < needed:
-        pytest.skip(f"needs {needed / 2**30:.0f} GiB of free memory, there are {free / 2**30:.0f}")
 
 
 @pytest.mark.parametrize("steps", [1, 4])
 @needs_kernels("lif")
-def test_lif_beyond_2_31_elements(gpu, backend, steps):
+def test_lif_beyond_2_31_elements(gpu, whole_memory, backend, steps):
     """Only the ends and the middle are set: an offset that wraps would show there."""
-    _memory(gpu, 24 << 30)
+    whole_memory(24 << 30)
     neurons = (1 << 31) // steps + 96
     x = torch.zeros(steps, neurons, dtype=torch.bfloat16, device=gpu).requires_grad_()
     marks = [0, 1, neurons // 2, neurons - 33, neurons - 1]
@@ -233,8 +246,8 @@ def test_lif_beyond_2_31_elements(gpu, backend, steps):
 
 
 @needs_kernels("pack_spikes")
-def test_packing_beyond_2_31_elements(gpu, backend):
-    _memory(gpu, 16 << 30)
+def test_packing_beyond_2_31_elements(gpu, whole_memory, backend):
+    whole_memory(16 << 30)
     rows = (1 << 26) + 3
     s = torch.zeros(rows, 33, dtype=torch.bfloat16, device=gpu)
     s[-1, 32] = s[rows // 2, 0] = 1
