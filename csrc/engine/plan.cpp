@@ -253,7 +253,8 @@ class Planner {
     if (summed) {
       for (int term : terms) touch_values(term);
       touch_values(values_of_[index]);
-      add_step(c.name, SumStep{values_of_[index], std::move(terms), c.bias, c.integer_bias});
+      add_step(c.name, SumStep{values_of_[index], c.shape.channels, std::move(terms), c.bias,
+                               c.integer_bias});
       base = values_of_[index];
     }
     for (const Projection& p : c.projections) {

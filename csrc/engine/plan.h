@@ -89,6 +89,7 @@ struct ListStep {
 // bias + other currents, for a current that no single projection can start.
 struct SumStep {
   int store;  // values
+  int channels;
   std::vector<int> terms;
   std::vector<float> bias;  // or empty
   std::vector<int32_t> integer_bias;

@@ -144,7 +144,7 @@ void Runner::sum(const SumStep& step, const std::vector<T>& bias) {
       std::fill(out, out + stride, T{0});
       std::copy(bias.begin(), bias.end(), out);
       for (int term : step.terms)
-        for (int c = 0; c < stride; ++c) out[c] += values<T>(term)[at + c];
+        for (int c = 0; c < step.channels; ++c) out[c] += values<T>(term)[at + c];
     }
   });
 }

@@ -157,11 +157,14 @@ def token_mix_lif_bits(
     bits, v = allocate_bits(s, weight, channels, return_state)
     if s.numel():
         tile = choose_tile(weight.dtype, batch, words, tokens)
+        # All there are: left alone, some versions of the assembler spill a few bytes to place one
+        # more program on a multiprocessor.
+        registers = {"maxnreg": 255} if weight.dtype == torch.float32 else {}
         _forward_bits[grid(tile, batch, words, tokens)](
             s, weight.contiguous(),
             _native.with_strides(v_init, state_strides(channels, tokens)), asked(v), bits,
             steps, batch, *s.stride(),
             CHANNELS=channels, N=tokens, HEADS=weight.shape[0],
-            **neuron(threshold, decay, reset), **tile._asdict(), **NO_FUSION,
+            **neuron(threshold, decay, reset), **tile._asdict(), **registers, **NO_FUSION,
         )  # fmt: skip
     return bits, v
