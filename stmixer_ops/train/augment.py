@@ -71,7 +71,7 @@ def _timm_transform(recipe: Recipe, data: ImageData) -> Callable[[Any], Tensor] 
         scale=(1.0, 1.0),
         ratio=(1.0, 1.0),
         hflip=0.0,  # flips are made on the batch, with or without timm
-        color_jitter=None,
+        color_jitter=None,  # type: ignore[arg-type]  # timm takes it, its annotation does not
         auto_augment=recipe.rand_augment,
         interpolation="bicubic",
         mean=data.mean,
