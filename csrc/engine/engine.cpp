@@ -105,7 +105,7 @@ struct Engine::State {
                 bool* finite) const {
     const int each = input.batch / threads, images = each * threads;
     if (each == 0) return 0;
-    const int slices = (each + workspace.images() - 1) / workspace.images() * threads;
+    const int slices = ceil_div(each, workspace.images()) * threads;
     std::atomic<bool> good{true};
     pool.run(slices, [&](int slice, int thread) {
       const int first = Pool::first_task(images, slice, slices);

@@ -253,17 +253,12 @@ void dense_pixels(const IntegerDenseTask& task, int t, int top, int left, int32_
 
 void dense(const IntegerDenseTask& given) noexcept {
   const IntegerDenseTask task = given;
-  Cursor cursor(task.geometry, task.first_pixel);
-  for (int p = 0; p < task.pixels;) {
-    const bool some = p + kDensePixels <= task.pixels && cursor.inside(kDensePixels);
-    const int pixels = some ? kDensePixels : 1;
-    for (int t = 0; t < task.steps; ++t) {
-      int32_t* sums = task.sums + (int64_t{p} * task.steps + t) * kIntegerTile;
-      some ? dense_pixels<kDensePixels>(task, t, cursor.top(), cursor.left(), sums)
-           : dense_pixels<1>(task, t, cursor.top(), cursor.left(), sums);
-    }
-    for (const int end = p + pixels; p < end; ++p) cursor.next();
-  }
+  for_each_run<kDensePixels>(
+      task.geometry, task.first_pixel, task.pixels, [&](int p, const Cursor& at, auto pixels) {
+        for (int t = 0; t < task.steps; ++t)
+          dense_pixels<pixels>(task, t, at.top(), at.left(),
+                               task.sums + (int64_t{p} * task.steps + t) * kIntegerTile);
+      });
 }
 
 void mean(const IntegerMeanTask& given) noexcept {

@@ -126,18 +126,12 @@ void dense_pixels(const DenseTask& task, int t, int top, int left, float* sums) 
 
 template <int kUnits>
 void dense_tile(const DenseTask task) {
-  constexpr int64_t kWidth = kUnits * kUnit;
-  Cursor cursor(task.geometry, task.first_pixel);
-  for (int p = 0; p < task.pixels;) {
-    const bool some = p + kDensePixels <= task.pixels && cursor.inside(kDensePixels);
-    const int pixels = some ? kDensePixels : 1;
-    for (int t = 0; t < task.steps; ++t) {
-      float* sums = task.sums + (int64_t{p} * task.steps + t) * kWidth;
-      some ? dense_pixels<kUnits, kDensePixels>(task, t, cursor.top(), cursor.left(), sums)
-           : dense_pixels<kUnits, 1>(task, t, cursor.top(), cursor.left(), sums);
-    }
-    for (const int end = p + pixels; p < end; ++p) cursor.next();
-  }
+  for_each_run<kDensePixels>(
+      task.geometry, task.first_pixel, task.pixels, [&](int p, const Cursor& at, auto pixels) {
+        for (int t = 0; t < task.steps; ++t)
+          dense_pixels<kUnits, pixels>(task, t, at.top(), at.left(),
+                                       task.sums + (int64_t{p} * task.steps + t) * kUnits * kUnit);
+      });
 }
 
 template <template <int> class Tile, class Task>

@@ -7,8 +7,6 @@
 namespace stmixer::engine {
 namespace {
 
-int ceil_div(int a, int b) { return (a + b - 1) / b; }
-
 // One image, channels innermost; false if a value is not finite.
 bool load_floats(const float* in, int channels, int pixels, void* to) {
   float* out = static_cast<float*>(to);

@@ -2,6 +2,7 @@
 // What all projections share: how windows move over the input, and what to fetch meanwhile.
 // Included only by *_kernel.cpp; everything has internal linkage, see simd.h.
 #include <cstdint>
+#include <type_traits>
 
 #include "engine/kernels.h"
 
@@ -47,6 +48,19 @@ struct Cursor {
   const Geometry& g_;
   int y_, x_;
 };
+
+// f(p, cursor, n) for pixels p on in order: n, a constant of the type, of them at once where they
+// lie in one row and their windows inside of it, else one.
+template <int kPixels, class F>
+inline void for_each_run(const Geometry& g, int first_pixel, int pixels, const F& f) {
+  Cursor cursor(g, first_pixel);
+  for (int p = 0; p < pixels;) {
+    const bool some = p + kPixels <= pixels && cursor.inside(kPixels);
+    some ? f(p, cursor, std::integral_constant<int, kPixels>())
+         : f(p, cursor, std::integral_constant<int, 1>());
+    for (const int end = p + (some ? kPixels : 1); p < end; ++p) cursor.next();
+  }
+}
 
 }  // namespace
 }  // namespace stmixer::engine

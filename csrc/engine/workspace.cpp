@@ -12,8 +12,6 @@ constexpr size_t kSliceBytes = size_t{8} << 20;
 // Neurons whose spikes one task lists.
 constexpr int kNeuronsPerListTask = 1 << 14;
 
-int ceil_div(int a, int b) { return (a + b - 1) / b; }
-
 int widest(const ProjectStep& step) { return step.tiles[0].units * kUnit; }
 
 // Per thread, for one task of the step.
