@@ -13,6 +13,7 @@ import stmixer_ops as so
 from stmixer_ops import functional as F
 from stmixer_ops.ops.bn_lif.buffers import BackwardCall, ForwardCall
 from stmixer_ops.ops.conv_lif.buffers import Call
+from stmixer_ops.ops.token_mix.buffers import BitsCall
 
 S = torch.ops.stmixer
 
@@ -96,6 +97,7 @@ SURROGATE = (False, "atan", 2.0)
         (S.bn_lif_forward, ForwardCall),
         (S.bn_lif_backward, BackwardCall),
         (S.conv_lif, Call),
+        (S.token_mix_lif_bits, BitsCall),
     ],
     ids=str,
 )

@@ -266,9 +266,10 @@ LAUNCHERS = """if True:
         words = torch.zeros(4, batch, tokens, -(-channels // 32), dtype=torch.int32)
         weight = torch.zeros(heads, tokens, tokens, dtype=dtype)
         v = torch.zeros(batch, tokens, channels).transpose(1, 2) if state else None
-        return lambda: kernels.token_mix_lif_bits(
+        call = kernels.BitsCall(
             words.transpose(2, 3), weight, v, channels, 1.0, 0.9, "hard", state
         )
+        return lambda: kernels.token_mix_lif_bits(call)
 
     launches = []
 """

@@ -5,6 +5,8 @@ Words and membranes have the channels innermost: a word is 32 channels of one to
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -12,38 +14,41 @@ from .. import _native
 from ..lif.spec import state_dtype
 
 
+class BitsCall(NamedTuple):
+    """The arguments of the operator, in the order of its schema, but for the backend."""
+
+    s: Tensor
+    weight: Tensor
+    v_init: Tensor | None
+    channels: int
+    threshold: float
+    decay: float
+    reset: str
+    return_state: bool
+
+
 def state_strides(channels: int, tokens: int) -> tuple[int, int, int]:
     """Of a membrane ``[B, C, N]``."""
     return tokens * channels, 1, channels
 
 
-def allocate_bits(
-    s: Tensor, weight: Tensor, channels: int, return_state: bool
-) -> tuple[Tensor, Tensor]:
+def allocate_bits(call: BitsCall) -> tuple[Tensor, Tensor]:
     """Words like those of ``s [T, B, ceil(C / 32), N]``, and the last membrane if asked for."""
-    steps, batch, words, tokens = s.shape
-    bits = s.new_empty((steps, batch, tokens, words)).transpose(2, 3)
-    dtype = state_dtype(weight.dtype)
-    if not return_state:
-        return bits, _native.nothing(weight, dtype)
-    return bits, weight.new_empty((batch, tokens, channels), dtype=dtype).transpose(1, 2)
+    steps, batch, words, tokens = call.s.shape
+    bits = call.s.new_empty((steps, batch, tokens, words)).transpose(2, 3)
+    dtype = state_dtype(call.weight.dtype)
+    if not call.return_state:
+        return bits, _native.nothing(call.weight, dtype)
+    v = call.weight.new_empty((batch, tokens, call.channels), dtype=dtype)
+    return bits, v.transpose(1, 2)
 
 
-def through_dense(
-    backend: str,
-    s: Tensor,
-    weight: Tensor,
-    v_init: Tensor | None,
-    channels: int,
-    threshold: float,
-    decay: float,
-    reset: str,
-    return_state: bool,
-) -> tuple[Tensor, Tensor]:
+def through_dense(backend: str, call: BitsCall) -> tuple[Tensor, Tensor]:
     """Bits and last membrane by the kernel that takes and gives dense spikes."""
     ops = torch.ops.stmixer
-    rows = ops.unpack_rows(s.transpose(2, 3), channels, weight.dtype, backend)
+    rows = ops.unpack_rows(call.s.transpose(2, 3), call.channels, call.weight.dtype, backend)
+    neuron = (call.threshold, call.decay, call.reset)
     out, v, _ = ops.token_mix_lif(
-        rows.transpose(2, 3), weight, v_init, threshold, decay, reset, return_state, False, backend
+        rows.transpose(2, 3), call.weight, call.v_init, *neuron, call.return_state, False, backend
     )
     return ops.pack_rows(out.transpose(2, 3), backend).transpose(2, 3), v

@@ -16,7 +16,7 @@ from ..lif.spec import LIFSpec, check_state, check_time_first, state_dtype
 from ..pack import op as pack_op
 from ..pack.reference import WORD_BITS
 from . import reference
-from .buffers import allocate_bits
+from .buffers import BitsCall, allocate_bits
 
 _native.library.define("token_mix(Tensor s, Tensor weight, str backend) -> Tensor")
 register("token_mix", __package__)
@@ -29,7 +29,7 @@ _native.library.define(
     "token_mix_lif_bits(Tensor s, Tensor weight, Tensor? v_init, int channels, float threshold,"
     " float decay, str reset, bool return_state, str backend) -> (Tensor, Tensor)"
 )
-register("token_mix_lif_bits", __package__)
+register("token_mix_lif_bits", __package__, BitsCall)
 _native.library.define(
     "token_mix_lif_backward(Tensor? gout, Tensor? gv, Tensor s, Tensor weight, Tensor? v_init,"
     " float threshold, float decay, str reset, bool detach_reset, str surrogate, float scale,"
@@ -62,18 +62,8 @@ def _token_mix_lif_fake(
 
 
 @torch.library.register_fake("stmixer::token_mix_lif_bits", lib=_native.library)
-def _token_mix_lif_bits_fake(
-    s: Tensor,
-    weight: Tensor,
-    v_init: Tensor | None,
-    channels: int,
-    threshold: float,
-    decay: float,
-    reset: str,
-    return_state: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    return allocate_bits(s, weight, channels, return_state)
+def _token_mix_lif_bits_fake(*arguments: Any) -> tuple[Tensor, Tensor]:
+    return allocate_bits(BitsCall(*arguments[:-1]))
 
 
 @torch.library.register_fake("stmixer::token_mix_lif_backward", lib=_native.library)

@@ -17,7 +17,7 @@ from torch import Tensor
 from .. import _native
 from .._triton import NO_FUSION, asked, lif_charge, lif_fires, lif_reset, neuron
 from .._triton_window import expand_words, fold_words, multiply_add
-from .buffers import allocate_bits, state_strides, through_dense
+from .buffers import BitsCall, allocate_bits, state_strides, through_dense
 
 
 @triton.jit
@@ -139,22 +139,12 @@ def grid(tile: Tile, batch: int, words: int, tokens: int) -> tuple[int, int]:
     return words * triton.cdiv(batch, tile.IMAGES), triton.cdiv(tokens, tile.ROWS)
 
 
-def token_mix_lif_bits(
-    s: Tensor,
-    weight: Tensor,
-    v_init: Tensor | None,
-    channels: int,
-    threshold: float,
-    decay: float,
-    reset: str,
-    return_state: bool,
-) -> tuple[Tensor, Tensor]:
+def token_mix_lif_bits(call: BitsCall) -> tuple[Tensor, Tensor]:
+    s, weight = call.s, call.weight
     steps, batch, words, tokens = s.shape
     if weight.dtype == torch.float64:  # has no product on tensor cores that takes made operands
-        return through_dense(
-            "triton", s, weight, v_init, channels, threshold, decay, reset, return_state
-        )
-    bits, v = allocate_bits(s, weight, channels, return_state)
+        return through_dense("triton", call)
+    bits, v = allocate_bits(call)
     if s.numel():
         tile = choose_tile(weight.dtype, batch, words, tokens)
         # All there are: left alone, some versions of the assembler spill a few bytes to place one
@@ -162,9 +152,10 @@ def token_mix_lif_bits(
         registers = {"maxnreg": 255} if weight.dtype == torch.float32 else {}
         _forward_bits[grid(tile, batch, words, tokens)](
             s, weight.contiguous(),
-            _native.with_strides(v_init, state_strides(channels, tokens)), asked(v), bits,
-            steps, batch, *s.stride(),
-            CHANNELS=channels, N=tokens, HEADS=weight.shape[0],
-            **neuron(threshold, decay, reset), **tile._asdict(), **registers, **NO_FUSION,
+            _native.with_strides(call.v_init, state_strides(call.channels, tokens)), asked(v),
+            bits, steps, batch, *s.stride(),
+            CHANNELS=call.channels, N=tokens, HEADS=weight.shape[0],
+            **neuron(call.threshold, call.decay, call.reset),
+            **tile._asdict(), **registers, **NO_FUSION,
         )  # fmt: skip
     return bits, v
