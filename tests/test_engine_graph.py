@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stmixer_ops.engine import Engine
-from stmixer_ops.engine.graph import PRECISIONS
+from stmixer_ops.engine.graph import PRECISIONS, Graph
 
 SHAPES = [
     {},
@@ -175,6 +175,46 @@ def test_synops_count_the_weights_that_were_added() -> None:
     assert result.stats["mix.lif2"].synops == lif2.sum() * 12
     assert result.stats["mix.lif2"].spikes == lif2.sum()
     assert result.stats["mix.lif2"].rate == pytest.approx(lif2.mean())
+
+
+def mean_of_one_layer(steps: int = 1, base: bool = True, channels: int = 37) -> Graph:
+    """`patch_graph` whose last current is a single layer, which only the mean reads."""
+    graph = patch_graph(steps=steps, channels=(20, channels))
+    stream = next(c for c in graph.currents if c["name"] == "stream2")
+    stream["projections"] = [p for p in stream["projections"] if p["name"] == "late.fc2"]
+    stream["currents"] = ["stream1"] if base else []
+    stream["bias"] = "stream2.bias"
+    graph.tensors["stream2.bias"] = np.linspace(-1, 1, channels, dtype=np.float32)
+    del graph.tensors["late.fc1.weight"]
+    return graph
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("base", [True, False])
+@pytest.mark.parametrize("channels", [7, 37, 160])
+def test_the_mean_of_a_layer_reads_rates(steps: int, base: bool, channels: int) -> None:
+    """mean(W s) = W mean(s): one row per channel, not per spike; counted as the spikes' synops."""
+    graph = mean_of_one_layer(steps, base, channels)
+    x = images(graph, 5)
+    result = run_checked(graph, x)
+    kernels = {s.name: s.kernel.split()[0] for s in Engine(graph).profile(x, 1)}
+    assert kernels["late.fc2"] == "dense" and kernels["late.lif2 (rates)"] == "rates"
+    assert result.stats["late.lif2"].synops == channels * result.spikes["late.lif2"].sum()
+    assert "late.fc2" not in {layer.name for layer in result.stats if layer.macs}
+    for threads in (1, 3):
+        engine = Engine(graph, threads)
+        np.testing.assert_array_equal(engine(x), result.logits)
+        np.testing.assert_array_equal(engine(x[2:3]), result.logits[2:3])
+
+
+def test_a_layer_that_others_read_keeps_its_current() -> None:
+    graph = mean_of_one_layer()
+    b, n = 37, 12
+    graph.add_lif("late.lif3", "stream2", (b, n))
+    x = images(graph, 3)
+    run_checked(graph, x)
+    kernels = {s.name: s.kernel.split()[0] for s in Engine(graph).profile(x, 1)}
+    assert kernels["late.fc2"] == "gather"
 
 
 def test_macs_are_those_of_real_valued_layers() -> None:

@@ -54,10 +54,19 @@ ActivityCounter::ActivityCounter(const Plan& plan) : plan_(plan), readers_(plan.
   for (size_t i = 0; i < plan.steps.size(); ++i) {
     const auto* list = std::get_if<ListStep>(&plan.steps[i].work);
     const auto* project = std::get_if<ProjectStep>(&plan.steps[i].work);
+    if (project != nullptr && project->rates_of >= 0) {
+      const size_t pixels = plan.neurons[project->rates_of].rows;
+      std::vector<int64_t> fan_out(pixels, project->target.channels);
+      readers_[project->rates_of].push_back({i, std::move(fan_out), 0, 0});
+      continue;
+    }
     const int index = list != nullptr ? list->lists : project != nullptr ? project->lists : -1;
     if (index < 0) continue;
     const Lists& lists = plan.lists[index];
-    Reader reader{i, {}, lists.layout.rows * lists.layout.row_starts() * int64_t{sizeof(uint32_t)}};
+    Reader reader{i,
+                  {},
+                  sizeof(uint16_t),
+                  lists.layout.rows * lists.layout.row_starts() * int64_t{sizeof(uint32_t)}};
     if (project != nullptr) reader.fan_out = fan_out(*project, lists.layout);
     readers_[lists.neurons].push_back(std::move(reader));
   }
@@ -83,8 +92,7 @@ void ActivityCounter::count(int neurons, const uint8_t* bits, int64_t images, Ac
     if (activity != nullptr) activity->synops += synops;
     if (work == nullptr) continue;
     (*work)[reader.step].synops += synops;
-    (*work)[reader.step].list_bytes +=
-        sum * int64_t{sizeof(uint16_t)} + images * reader.starts_bytes;
+    (*work)[reader.step].list_bytes += sum * reader.key_bytes + images * reader.starts_bytes;
   }
 }
 

@@ -23,10 +23,12 @@ class ActivityCounter {
 
  private:
   // A step that gathers: a spike at pixel p adds fan_out[p] weights, which near the border of a
-  // convolution are less than in the middle. Or one that lists, without fan-out.
+  // convolution are less than in the middle. One that reads rates instead: it would have added as
+  // many, but reads no lists. Or one that lists, without fan-out.
   struct Reader {
     size_t step;
     std::vector<int64_t> fan_out;
+    int64_t key_bytes;     // of a spike
     int64_t starts_bytes;  // of an image at one time step
   };
 

@@ -58,6 +58,7 @@ void describe(const Plan& plan, const LoadStep&, StepInfo* info) {
 void describe(const Plan&, const ListStep&, StepInfo* info) { info->kernel = "lists"; }
 void describe(const Plan&, const SumStep&, StepInfo* info) { info->kernel = "sum"; }
 void describe(const Plan&, const FireStep&, StepInfo* info) { info->kernel = "neurons"; }
+void describe(const Plan&, const RateStep&, StepInfo* info) { info->kernel = "rates"; }
 void describe(const Plan& plan, const ProjectStep& step, StepInfo* info) {
   static constexpr const char* kKinds[] = {"gather", "dense", "mean", "head"};
   info->kernel = kKinds[static_cast<int>(step.kind)];

@@ -1,5 +1,6 @@
 #include "engine/graph.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <stdexcept>
 
@@ -246,6 +247,19 @@ class Checker {
 const Shape& CheckedGraph::shape(const NodeRef& node) const {
   return node.is(NodeRef::Kind::population) ? graph->populations[node.index].shape
                                             : graph->currents[node.index].shape;
+}
+
+int CheckedGraph::written_by(const Projection& p) const {
+  const bool keeps = p.kind == Kind::mean || p.kind == Kind::token_mix;
+  return keeps ? shape(find(p.source)).channels : p.weight_shape[0];
+}
+
+bool CheckedGraph::side_by_side(const Current& c) const {
+  if (!c.currents.empty()) return false;
+  std::vector<int> writers(c.shape.channels, 0);
+  for (const Projection& p : c.projections)
+    for (int i = 0; i < written_by(p); ++i) ++writers[p.channel_offset + i];
+  return std::all_of(writers.begin(), writers.end(), [](int n) { return n == 1; });
 }
 
 CheckedGraph check_graph(const Graph& graph) {

@@ -33,6 +33,14 @@ struct CheckedGraph {
 
   const NodeRef& find(const std::string& name) const { return nodes.at(name); }
   const Shape& shape(const NodeRef& node) const;
+
+  // How many channels of its current a projection writes, and whether these are all.
+  int written_by(const Projection& p) const;
+  bool covers(const Projection& p, const Current& c) const {
+    return written_by(p) == c.shape.channels;
+  }
+  // Whether its projections write each channel of the current once: their outputs concatenated.
+  bool side_by_side(const Current& c) const;
 };
 
 // Throws std::invalid_argument naming the node and what is wrong with it.

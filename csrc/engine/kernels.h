@@ -78,6 +78,15 @@ struct MeanTask {
   int32_t pixels, steps, units;
 };
 
+// How often each channel fires: the mean of its spikes over all pixels and steps, for one image and
+// a run of units.
+struct RateTask {
+  const uint8_t* bits;  // [steps][pixels][bits_pixel bytes]
+  float* rates;         // [units * kUnit]
+  int64_t bits_step, bits_pixel;
+  int32_t pixels, steps, units;
+};
+
 // What becomes of finished sums: x = base + (sum + bias) is stored and drives the neurons, all time
 // steps of one neuron in a row, so that its membrane never leaves a register.
 struct FinishTask {
@@ -107,6 +116,7 @@ struct ProjectKernels {
   void (*gather)(const GatherTask&) noexcept;
   void (*dense)(const DenseTask&) noexcept;
   void (*mean)(const MeanTask&) noexcept;
+  void (*rate)(const RateTask&) noexcept;
 };
 
 }  // namespace stmixer::engine

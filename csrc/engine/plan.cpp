@@ -45,7 +45,8 @@ class Planner {
  private:
   struct Readers {
     std::vector<int> neurons;  // LIF populations
-    bool others = false;       // currents, projections, the readout
+    int others = 0;            // currents, projections, the readout
+    bool averaged = false;     // by one of them
   };
 
   const Population& population(int i) const { return graph_.graph->populations[i]; }
@@ -59,14 +60,17 @@ class Planner {
       if (p.kind == Population::Kind::lif) {
         readers.neurons.push_back(static_cast<int>(i));
       } else {
-        readers.others = true;
+        ++readers.others;
       }
     }
     for (const Current& c : graph_.graph->currents) {
-      for (const std::string& name : c.currents) readers_[graph_.find(name).index].others = true;
+      for (const std::string& name : c.currents) ++readers_[graph_.find(name).index].others;
       for (const Projection& p : c.projections) {
         const NodeRef& source = graph_.find(p.source);
-        if (source.is(RefKind::current)) readers_[source.index].others = true;
+        if (!source.is(RefKind::current)) continue;
+        ++readers_[source.index].others;
+        readers_[source.index].averaged = p.kind == Kind::mean && c.projections.size() == 1 &&
+                                          graph_.covers(p, c) && c.currents.empty();
       }
     }
   }
@@ -191,12 +195,13 @@ class Planner {
   // Whether the current is a mean over time, and nothing else.
   bool is_mean(const Current& c) const {
     return c.projections.size() == 1 && c.currents.empty() && c.projections[0].kind == Kind::mean &&
-           covers(c.projections[0], c) && varies_in_time(graph_.find(c.projections[0].source));
+           graph_.covers(c.projections[0], c) &&
+           varies_in_time(graph_.find(c.projections[0].source));
   }
 
   // Whether the current is a linear layer of a mean over time, and nothing else.
   bool is_head(const Current& c) const {
-    if (c.projections.size() != 1 || !c.currents.empty() || !covers(c.projections[0], c))
+    if (c.projections.size() != 1 || !c.currents.empty() || !graph_.covers(c.projections[0], c))
       return false;
     const Projection& p = c.projections[0];
     const NodeRef& source = graph_.find(p.source);
@@ -207,31 +212,13 @@ class Planner {
     return node.is(RefKind::population) || plan_.values[values_of_[node.index]].per_step;
   }
 
-  // How many channels of its current the projection writes.
-  int written_by(const Projection& p) const {
-    const bool keeps = p.kind == Kind::mean || p.kind == Kind::token_mix;
-    return keeps ? graph_.shape(graph_.find(p.source)).channels : p.weight_shape[0];
-  }
-  bool covers(const Projection& p, const Current& c) const {
-    return written_by(p) == c.shape.channels;
-  }
-
-  // Whether its projections write each channel of the current once: their outputs concatenated.
-  bool side_by_side(const Current& c) const {
-    if (!c.currents.empty()) return false;
-    std::vector<int> writers(c.shape.channels, 0);
-    for (const Projection& p : c.projections)
-      for (int i = 0; i < written_by(p); ++i) ++writers[p.channel_offset + i];
-    return std::all_of(writers.begin(), writers.end(), [](int n) { return n == 1; });
-  }
-
   // Of a value per channel of the current, or none, those of the projection.
   template <class T>
   std::vector<T> part_of(const std::vector<T>& values, const Projection& p,
                          const Current& c) const {
-    if (values.empty() || covers(p, c)) return values;
+    if (values.empty() || graph_.covers(p, c)) return values;
     const auto first = values.begin() + p.channel_offset;
-    return {first, first + written_by(p)};
+    return {first, first + graph_.written_by(p)};
   }
 
   void plan_current(int index) {
@@ -240,16 +227,21 @@ class Planner {
     const bool by_channel = is_by_channel(c, readers);
     const bool steps = per_step(c);
     if (plan_.integer) bound_current(index, steps);
+    if (averages_first(c, readers)) return;  // with its mean
     // One projection that covers the current finishes it, so neurons can fire in its epilogue.
-    const bool one = c.projections.size() == 1 && covers(c.projections[0], c);
+    const bool one = c.projections.size() == 1 && graph_.covers(c.projections[0], c);
     const bool fires = one && steps && !readers.neurons.empty();
-    const bool summed = !(one || side_by_side(c)) || c.currents.size() > 1;
-    const bool stored = summed || readers.others || readers.neurons.size() > 1 || !fires;
+    const bool summed = !(one || graph_.side_by_side(c)) || c.currents.size() > 1;
+    const bool stored = summed || readers.others > 0 || readers.neurons.size() > 1 || !fires;
 
     std::vector<int> terms;
     for (const std::string& name : c.currents) terms.push_back(values_of_[graph_.find(name).index]);
     int base = terms.empty() ? -1 : terms[0];
     if (stored) values_of_[index] = new_values(c.shape, steps, by_channel);
+    if (one && is_put_off(graph_.find(c.projections[0].source))) {
+      plan_mean(c, values_of_[index]);
+      return;
+    }
     if (summed) {
       for (int term : terms) touch_values(term);
       touch_values(values_of_[index]);
@@ -268,6 +260,51 @@ class Planner {
       }
       plan_projection(p, c, std::move(target), fires ? readers.neurons[0] : -1, by_channel);
     }
+  }
+
+  // Whether the current is only averaged, and would add rows for every spike although
+  // mean(base + W s + b) = mean(base) + W mean(s) + b: then its weights pass once instead.
+  bool averages_first(const Current& c, const Readers& readers) const {
+    if (plan_.integer || !readers.averaged || readers.others > 1 || !readers.neurons.empty() ||
+        c.currents.size() > 1 || c.projections.size() != 1 || !graph_.covers(c.projections[0], c))
+      return false;
+    const Projection& p = c.projections[0];
+    const NodeRef& source = graph_.find(p.source);
+    return p.kind == Kind::linear && source.is(RefKind::population) &&
+           neurons_of_[source.index] >= 0 && !plan_.neurons[neurons_of_[source.index]].by_channel;
+  }
+
+  // Whether nothing computes the source of a mean so far.
+  bool is_put_off(const NodeRef& source) const {
+    return source.is(RefKind::current) && values_of_[source.index] < 0;
+  }
+
+  // The mean of a current that is not planned itself.
+  void plan_mean(const Current& c, int mean) {
+    const Current& x = current(graph_.find(c.projections[0].source).index);
+    const Projection& p = x.projections[0];
+    Target target;
+    target.store = mean;
+    if (!x.currents.empty()) {
+      const NodeRef& base = graph_.find(x.currents[0]);
+      ProjectStep step =
+          project_step(c.projections[0], graph_.shape(base), c.shape, false, traits_.max_units);
+      step.values = values_of_[base.index];
+      target.bias = c.bias;
+      add_projection(c.projections[0].name, std::move(step), target);
+      target.base = mean;
+    }
+    const int source = graph_.find(p.source).index, neurons = neurons_of_[source];
+    const Shape channels{population(source).shape.channels, 1, 1};
+    const int rates = new_values(channels, false, false);
+    touch(plan_.neurons[neurons].bits);
+    touch_values(rates);
+    add_step(population(source).name + " (rates)", RateStep{neurons, rates});
+    ProjectStep step = project_step(p, channels, c.shape, false, traits_.max_units);
+    step.values = rates;
+    step.rates_of = neurons;
+    target.bias = x.bias;
+    add_projection(p.name, std::move(step), std::move(target));
   }
 
   // Integers must not overflow, whatever spikes come: a neuron integrates less than 2^30 a step.
@@ -297,7 +334,7 @@ class Planner {
     const bool mixes = std::any_of(c.projections.begin(), c.projections.end(),
                                    [](const Projection& p) { return p.kind == Kind::token_mix; });
     if (mixes && (c.projections.size() > 1 || !c.currents.empty() || !c.bias.empty() ||
-                  !c.integer_bias.empty() || readers.others || !covers(c.projections[0], c)))
+                  !c.integer_bias.empty() || readers.others || !graph_.covers(c.projections[0], c)))
       refuse(c.name, "token mixing can only drive neurons, without bias or other terms");
     return mixes;
   }
@@ -323,18 +360,23 @@ class Planner {
       touch(plan_.lists[step.lists].starts);
     } else if (source.is(RefKind::current)) {
       step.values = values_of_[source.index];
-      touch_values(step.values);
     } else {
       touch(plan_.input_buffer);
     }
+    if (fires >= 0) target.neurons = new_neurons(fires, by_channel);
+    add_projection(p.name, std::move(step), std::move(target));
+  }
+
+  // A step that lacks only what its target and the step itself say of the projection's channels.
+  void add_projection(const std::string& name, ProjectStep step, Target target) {
+    touch_values(step.values);
     target.channels = step.target.channels;
     target.multiplier = std::move(step.target.multiplier);
     target.shift = step.target.shift;
     touch_values(target.base);
     touch_values(target.store);
-    if (fires >= 0) target.neurons = new_neurons(fires, by_channel);
     step.target = std::move(target);
-    add_step(p.name, std::move(step));
+    add_step(name, std::move(step));
   }
 
   // Steps stay where they are from here on: a vector that is moved keeps its elements.
@@ -371,35 +413,6 @@ int fired_by(const Step& step) {
 
 bool varies(const Plan& plan, const ProjectStep& step, bool sequence) {
   return step.values >= 0 ? plan.values[step.values].per_step : sequence;
-}
-
-Layout lay_out(const Plan& plan, int steps, int images, bool sequence) {
-  struct Placed {
-    size_t begin, end;
-    int died;
-  };
-  std::vector<Placed> placed;  // by begin
-  Layout layout;
-  for (size_t i = 0; i < plan.buffers.size(); ++i) {
-    const Buffer& b = plan.buffers[i];
-    const bool is_static = !b.per_step || (static_cast<int>(i) == plan.input_buffer && !sequence);
-    const size_t size = round_up(b.bytes * images * (is_static ? 1 : steps), kAlign);
-    size_t at = 0;
-    auto next = placed.begin();
-    for (; next != placed.end(); ++next) {
-      if (next->died < b.born) continue;
-      if (at + size <= next->begin) break;
-      at = std::max(at, next->end);
-    }
-    const Placed here{at, at + size, b.died};
-    placed.insert(
-        std::upper_bound(placed.begin(), placed.end(), here,
-                         [](const Placed& a, const Placed& c) { return a.begin < c.begin; }),
-        here);
-    layout.offsets.push_back(at);
-    layout.bytes = std::max(layout.bytes, at + size);
-  }
-  return layout;
 }
 
 }  // namespace stmixer::engine

@@ -101,6 +101,7 @@ struct ProjectStep {
   enum class Kind { gather, dense, mean, head };
   Kind kind = Kind::gather;
   int lists = -1, values = -1;
+  int rates_of = -1;  // neurons whose rates `values` are
   Geometry geometry;
   int in_channels = 0, block_channels = 0;
   int groups = 1, group_pixels = 0;  // output pixels with weights of their own: heads of a mixer
@@ -128,9 +129,14 @@ struct FireStep {
   int values, neurons;
 };
 
+// How often each channel of a population fires, as values.
+struct RateStep {
+  int neurons, values;
+};
+
 struct Step {
   std::string name;
-  std::variant<LoadStep, ListStep, SumStep, ProjectStep, FireStep> work;
+  std::variant<LoadStep, ListStep, SumStep, ProjectStep, FireStep, RateStep> work;
 };
 
 struct Plan {
@@ -160,19 +166,13 @@ Plan make_plan(const CheckedGraph& graph, const KernelTraits& traits);
 // The neurons that a step makes fire, or -1.
 int fired_by(const Step& step);
 
-// Whether a projection multiplies real numbers.
+// Whether a projection multiplies real numbers: not those whose rates stand for spikes.
 inline bool multiplies(const ProjectStep& step) {
-  return step.kind == ProjectStep::Kind::dense || step.kind == ProjectStep::Kind::head;
+  return step.rates_of < 0 &&
+         (step.kind == ProjectStep::Kind::dense || step.kind == ProjectStep::Kind::head);
 }
 
 // Whether what a dense projection reads differs between the time steps of a run.
 bool varies(const Plan& plan, const ProjectStep& step, bool sequence);
-
-// Byte offsets of the buffers in one block of memory, so that those alive together do not overlap.
-struct Layout {
-  std::vector<size_t> offsets;
-  size_t bytes = 0;
-};
-Layout lay_out(const Plan& plan, int steps, int images, bool sequence);
 
 }  // namespace stmixer::engine

@@ -182,9 +182,29 @@ void mean(const MeanTask& task) noexcept {
   }
 }
 
+void rate(const RateTask& task) noexcept {
+  constexpr int kI32 = kLanes<int32_t>;
+  const float count = static_cast<float>(task.steps) * static_cast<float>(task.pixels);
+  Vec<int32_t> bit[kUnit / kI32];
+  for (int i = 0; i < kUnit; ++i) bit[i / kI32][i % kI32] = 1 << i;
+  for (int unit = 0; unit < task.units; ++unit) {
+    Vec<int32_t> spikes[kUnit / kI32] = {};
+    for (int t = 0; t < task.steps; ++t) {
+      const uint8_t* bits = task.bits + t * task.bits_step + unit * (kUnit / 8);
+      for (int p = 0; p < task.pixels; ++p, bits += task.bits_pixel) {
+        const int32_t word = bits[0] | bits[1] << 8;
+        // True is -1 in every lane.
+        for (int i = 0; i < kUnit / kI32; ++i) spikes[i] -= (bit[i] & word) != 0;
+      }
+    }
+    for (int i = 0; i < kUnit; ++i)
+      task.rates[unit * kUnit + i] = static_cast<float>(spikes[i / kI32][i % kI32]) / count;
+  }
+}
+
 }  // namespace
 
-extern const ProjectKernels STMIXER_ENGINE_TABLE(project_kernels, STMIXER_ISA) = {kMaxUnits, gather,
-                                                                                  dense, mean};
+extern const ProjectKernels STMIXER_ENGINE_TABLE(project_kernels, STMIXER_ISA) = {
+    kMaxUnits, gather, dense, mean, rate};
 
 }  // namespace stmixer::engine

@@ -320,6 +320,27 @@ bool Runner::do_step(const FireStep& step) {
   return true;
 }
 
+bool Runner::do_step(const RateStep& step) {
+  const Neurons& n = plan_.neurons[step.neurons];
+  const Values& v = plan_.values[step.values];
+  const int units = v.pixel_stride / kUnit, parts = std::min(units, threads());
+  parallel(images_ * parts, [&](int index, int) {
+    const int image = index / parts, part = index % parts;
+    const int first = units * part / parts, last = units * (part + 1) / parts;
+    RateTask task;
+    task.bits =
+        area_.buffer<uint8_t>(n.bits) + int64_t{image} * n.rows * n.row_bytes + first * (kUnit / 8);
+    task.rates = values(step.values) + int64_t{image} * v.pixel_stride + first * kUnit;
+    task.bits_pixel = n.row_bytes;
+    task.bits_step = int64_t{images_} * n.rows * n.row_bytes;
+    task.pixels = n.rows;
+    task.steps = input_.steps;
+    task.units = last - first;
+    kernels_.project.rate(task);
+  });
+  return true;
+}
+
 void Runner::fire(const FireStep& step, const Part& part) const {
   const Values& v = plan_.values[step.values];
   Target target;

@@ -29,6 +29,7 @@ class Runner {
   bool do_step(const SumStep& step);
   bool do_step(const ProjectStep& step);
   bool do_step(const FireStep& step);
+  bool do_step(const RateStep& step);
 
   void record(const Step& step, const Recording& recording, const ActivityCounter& counter) const;
   // What one task of a projection computes: `pixels` outputs of one image, a tile of channels.

@@ -32,6 +32,35 @@ size_t scratch_bytes(const Plan& plan, const Step& step, int steps) {
   return 0;
 }
 
+Layout lay_out(const Plan& plan, int steps, int images, bool sequence) {
+  struct Placed {
+    size_t begin, end;
+    int died;
+  };
+  std::vector<Placed> placed;  // by begin
+  Layout layout;
+  for (size_t i = 0; i < plan.buffers.size(); ++i) {
+    const Buffer& b = plan.buffers[i];
+    const bool is_static = !b.per_step || (static_cast<int>(i) == plan.input_buffer && !sequence);
+    const size_t size = round_up(b.bytes * images * (is_static ? 1 : steps), kAlign);
+    size_t at = 0;
+    auto next = placed.begin();
+    for (; next != placed.end(); ++next) {
+      if (next->died < b.born) continue;
+      if (at + size <= next->begin) break;
+      at = std::max(at, next->end);
+    }
+    const Placed here{at, at + size, b.died};
+    placed.insert(
+        std::upper_bound(placed.begin(), placed.end(), here,
+                         [](const Placed& a, const Placed& c) { return a.begin < c.begin; }),
+        here);
+    layout.offsets.push_back(at);
+    layout.bytes = std::max(layout.bytes, at + size);
+  }
+  return layout;
+}
+
 }  // namespace
 
 int pixels_per_task(const ProjectStep& step, int sum_steps, int images, int threads) {

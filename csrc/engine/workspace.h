@@ -8,6 +8,12 @@
 
 namespace stmixer::engine {
 
+// Byte offsets of the buffers in one block of memory, so that those alive together do not overlap.
+struct Layout {
+  std::vector<size_t> offsets;
+  size_t bytes = 0;
+};
+
 // Memory for a slice of a batch.
 class Area {
  public:
