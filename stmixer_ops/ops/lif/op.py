@@ -83,18 +83,22 @@ class _LIF(torch.autograd.Function):
         return_state: bool,
         pack: bool,
         backend: str,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         s, v, bits = _forward(x, v_init, threshold, decay, reset, return_state, True, pack, backend)
         ctx.set_materialize_grads(False)
-        # What nobody asked for is left out of the graph.
-        ctx.mark_non_differentiable(*((bits,) if return_state else (v, bits)))
         ctx.return_state = return_state
         ctx.save_for_backward(x, v_init)
         ctx.options = (threshold, decay, reset, detach_reset, surrogate, scale, backend)
+        if not (return_state or pack):  # each output costs the graph 3 us
+            return s
+        # What nobody asked for is left out of the graph.
+        ctx.mark_non_differentiable(*((bits,) if return_state else (v, bits)))
         return s, v, bits
 
     @staticmethod
-    def backward(ctx: Any, gs: Tensor | None, gv: Tensor | None, gbits: None) -> tuple[Any, ...]:
+    def backward(
+        ctx: Any, gs: Tensor | None, gv: Tensor | None = None, gbits: None = None
+    ) -> tuple[Any, ...]:
         x, v_init = ctx.saved_tensors
         # The placeholder of a state nobody asked for has a gradient of its own in traced graphs.
         gv = gv if ctx.return_state else None
@@ -110,7 +114,7 @@ def lif(
     dense: bool,
     pack: bool,
     backend: str | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Spikes if ``dense`` (else there is no gradient), last membrane if ``return_state``, bits if
     ``pack``."""
     kernels = dict.fromkeys(("cuda", "triton", "cpu"), surrogate_obstacle(spec.surrogate))
@@ -127,7 +131,7 @@ def lif(
             x, v_init, spec.threshold, spec.decay, spec.reset, return_state, dense, pack, chosen
         )
     assert isinstance(spec.surrogate, Surrogate)
-    return _LIF.apply(
+    results = _LIF.apply(
         x,
         v_init,
         spec.threshold,
@@ -140,3 +144,4 @@ def lif(
         pack,
         chosen,
     )
+    return results if return_state or pack else (results, None, None)
