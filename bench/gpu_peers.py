@@ -135,11 +135,7 @@ def _compiled(mode: str | None) -> Contestant:
 
 def _spikingjelly(kind: str) -> Callable[[Case, torch.device], Step]:
     def make(case: Case, device: torch.device) -> Step:
-        node, reset = spikingjelly_node(kind, device)
-
-        def fire(x: Tensor) -> Tensor:
-            reset(node)
-            return node(x)
+        fire = spikingjelly_neurons(kind, device)
 
         @torch.compile(dynamic=False)
         def normalise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -155,8 +151,8 @@ def _spikingjelly(kind: str) -> Callable[[Case, torch.device], Step]:
     return make
 
 
-def spikingjelly_node(kind: str, device: torch.device) -> tuple[nn.Module, Callable[..., Any]]:
-    """A neuron of the same dynamics on SpikingJelly's own ``kind`` of kernels, and its reset."""
+def spikingjelly_neurons(kind: str, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The same neurons on SpikingJelly's own ``kind`` of kernels, from rest in every call."""
     try:
         version = importlib.metadata.version("spikingjelly")
         activation = "spikingjelly.activation_based"
@@ -165,19 +161,33 @@ def spikingjelly_node(kind: str, device: torch.device) -> tuple[nn.Module, Calla
         functional = importlib.import_module(f"{activation}.functional")
     except (ImportError, importlib.metadata.PackageNotFoundError) as error:
         raise Missing(f"SpikingJelly is not installed ({error})") from error
-    options: dict[str, Any] = {}
-    if int(version.split(".")[0]) < 2:
-        options["backend"] = "cupy" if kind == "cuda" else kind
-    else:
+    slope = surrogate.PiecewiseQuadratic(1.0)
+    if int(version.split(".")[0]) >= 2:
         _choose_kernels(kind, device, functional)
+        return lambda x: fire_from_float32(functional, slope, x)
     try:
         node = neuron.LIFNode(
-            tau=2.0, decay_input=False, v_reset=0.0, step_mode="m",
-            surrogate_function=surrogate.PiecewiseQuadratic(1.0), **options,
-        )  # fmt: skip
+            tau=2.0, decay_input=False, v_reset=0.0, step_mode="m", surrogate_function=slope,
+            backend="cupy" if kind == "cuda" else kind,
+        ).to(device)  # fmt: skip
     except (ImportError, ValueError, NotImplementedError) as error:
         raise Missing(f"SpikingJelly {version}: {error}") from error
-    return node.to(device), functional.reset_net
+
+    def fire(x: Tensor) -> Tensor:
+        functional.reset_net(node)
+        return node(x)
+
+    return fire
+
+
+def fire_from_float32(functional: Any, slope: Any, x: Tensor) -> Tensor:
+    """Version 2's kernels have float32 membranes. Its module gives them the type of its input, and
+    with bfloat16 there is no kernel left to run it."""
+    v = torch.zeros(x.shape[1:], device=x.device)
+    spikes: Tensor = functional.lif_multi_step(
+        x, v, tau=2.0, decay_input=False, v_threshold=1.0, v_reset=0.0, surrogate_function=slope
+    )[0]
+    return spikes
 
 
 def _choose_kernels(kind: str, device: torch.device, functional: Any) -> None:

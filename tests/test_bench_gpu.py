@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import stmixer_ops as so
 
@@ -31,9 +33,10 @@ from gpu_peers import (  # noqa: E402
     agreement,
     automatic,
     contestants,
+    fire_from_float32,
     populations,
     rates_apart,
-    spikingjelly_node,
+    spikingjelly_neurons,
 )
 from gpu_timing import Clock  # noqa: E402
 
@@ -226,7 +229,42 @@ def test_every_case_belongs_to_a_group():
 @without_gpu
 def test_missing_peers_say_why():
     with pytest.raises(Missing, match="SpikingJelly"):
-        spikingjelly_node("triton", CPU)
+        spikingjelly_neurons("triton", CPU)
+
+
+@pytest.fixture
+def spikingjelly2():
+    """Its functions and the surrogate that is timed."""
+    jelly = pytest.importorskip("spikingjelly.activation_based.functional")
+    if not hasattr(jelly, "lif_multi_step"):
+        pytest.skip("SpikingJelly before 2.0")
+    from spikingjelly.activation_based import surrogate
+
+    return jelly, surrogate.PiecewiseQuadratic(1.0)
+
+
+def test_spikingjelly_computes_what_our_ops_do(spikingjelly2):
+    """Spikes to the last bit, gradients within bfloat16."""
+    x = torch.randn(8, 3, 64).bfloat16().requires_grad_()
+    g = torch.randn(x.shape).bfloat16()
+    results = []
+    for fire in (lambda x: fire_from_float32(*spikingjelly2, x), TINY["lif"].call):
+        spikes = fire(x)
+        results.append((spikes, *torch.autograd.grad(spikes, x, g)))
+    (theirs, their_gradient), (ours, our_gradient) = results
+    assert torch.equal(theirs, ours)
+    assert 0 < float(ours.detach().mean()) < 1
+    assert float((their_gradient - our_gradient).abs().max()) <= 1.6e-2
+
+
+@pytest.mark.parametrize("kind", ["cuda", "triton"])
+def test_spikingjelly_runs_the_kernels_that_were_chosen(spikingjelly2, monkeypatch, kind):
+    """Once kernels are chosen, it raises for whatever they do not take."""
+    lif = importlib.import_module("spikingjelly._ops.lif")
+    monkeypatch.setattr(lif._selection, "_requested", kind)
+    with torch.no_grad(), FakeTensorMode():
+        x = torch.empty(4, 2, 64, dtype=torch.bfloat16, device="cuda:0")
+        assert fire_from_float32(*spikingjelly2, x).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("group", ["lif", "bn_lif", "token_mix_lif", "spike_linear", "STMBlock"])
