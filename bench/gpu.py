@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.rehearse and not torch.cuda.is_available():
         print("bench gpu: no GPU that PyTorch can use; --rehearse runs on the CPU", file=sys.stderr)
         return 2
-    rows, notes = _measure(arguments)
+    rows, notes, crashed = _measure(arguments)
     about = machine(torch.get_num_threads()) | {"gpu": gpu_facts()}
     result = assemble(rows, about, arguments.rehearse)
     result["notes"] = notes
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     write_atomically(path, lambda partial: partial.write_text(text))
     print(f"\nwritten to {path}")
     failed = [row for row in rows if row.get("status") in ("failed", "disagrees") and row["ours"]]
-    return 1 if failed else 0
+    return 1 if failed or crashed else 0
 
 
 def _path(result: dict[str, Any], arguments: argparse.Namespace) -> Path:
@@ -74,10 +74,10 @@ def _path(result: dict[str, Any], arguments: argparse.Namespace) -> Path:
     return arguments.out / f"gpu-{device}.json"
 
 
-def _measure(arguments: argparse.Namespace) -> tuple[list[Row], list[str]]:
-    """The rows of all groups, and what was cut short."""
+def _measure(arguments: argparse.Namespace) -> tuple[list[Row], list[str], bool]:
+    """The rows of all groups, what was cut short, and whether a group ended in an error."""
     rows: list[Row] = []
-    notes = []
+    notes, crashed = [], False
     end, spare = time.monotonic() + arguments.budget, 0.0
     flags = ["--rehearse"] if arguments.rehearse else []
     with tempfile.TemporaryDirectory(prefix="stmixer-gpu-") as folder:
@@ -92,13 +92,14 @@ def _measure(arguments: argparse.Namespace) -> tuple[list[Row], list[str]]:
             try:
                 status = subprocess.run(command, timeout=limit, check=False).returncode
                 if status:
+                    crashed = True
                     notes.append(f"{name}: the process ended with status {status}")
             except subprocess.TimeoutExpired:
                 notes.append(f"{name}: stopped after {limit:.0f} s")
             spare = limit - (time.monotonic() - start)
             if path.is_file():
                 rows += map(json.loads, path.read_text().splitlines())
-    return rows, notes
+    return rows, notes, crashed
 
 
 def gpu_facts() -> dict[str, Any]:

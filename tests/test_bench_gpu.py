@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
@@ -393,6 +394,42 @@ def test_a_rehearsal_is_kept_apart(tmp_path, rehearse):
     path = gpu._path(result, arguments)
     expected = gpu.REHEARSAL / "rehearsal.json" if rehearse else tmp_path / "gpu-nvidia-h200.json"
     assert path == expected
+
+
+@pytest.fixture
+def run_with_child(monkeypatch, tmp_path):
+    """``bench gpu`` on one group whose process runs the code given."""
+
+    def run(code):
+        (tmp_path / "__main__.py").write_text(code)
+        arguments = argparse.Namespace(
+            child=None, rehearse=True, groups=["lif"], budget=60, tests=None, out=tmp_path
+        )
+        return gpu.run(arguments)
+
+    monkeypatch.setattr(gpu, "HERE", tmp_path)
+    monkeypatch.setattr(gpu, "REHEARSAL", tmp_path)
+    return run
+
+
+@pytest.mark.parametrize(("status", "result"), [(0, 0), (3, 1)])
+def test_a_group_that_ends_in_an_error_fails(run_with_child, capsys, status, result):
+    """Whatever it measured before; the rest is told."""
+    row = {"case": "lif T=2", "contestant": "eager", "ours": False, "ms": 1.0, "how": "events"}
+    code = f"import sys; open(sys.argv[4], 'w').write({json.dumps(row)!r}); sys.exit({status})"
+    assert run_with_child(code) == result
+    text = capsys.readouterr().out
+    assert "1000.0" in text
+    assert (f"lif: the process ended with status {status}" in text) == bool(status)
+
+
+def test_measured_without_the_extension(run_with_child, monkeypatch):
+    """As make gpu does where building is impossible: nothing that was measured is lost."""
+    monkeypatch.delattr(so, "_C", raising=False)
+    monkeypatch.setitem(sys.modules, "stmixer_ops._C", None)
+    assert run_with_child("") == 0
+    result = json.loads((gpu.REHEARSAL / "rehearsal.json").read_text())
+    assert (result["machine"]["isa"], result["machine"]["isas"]) == (None, [])
 
 
 @without_gpu

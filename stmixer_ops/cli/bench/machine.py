@@ -15,9 +15,16 @@ _LIBRARIES = (
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """Processor, cores, instruction sets, versions of everything that is timed, and the commit."""
-    from ... import _C, __version__
+    """Processor, cores, instruction sets, versions of everything that is timed, and the commit.
 
+    Without the extension there are no instruction sets; kernels in Triton are timed all the same.
+    """
+    from ... import __version__
+
+    try:
+        from ... import _C
+    except ImportError:
+        _C = None  # type: ignore[assignment]
     processor = platform.processor()
     if Path("/proc/cpuinfo").is_file():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -27,8 +34,8 @@ def machine(threads: int) -> dict[str, Any]:
         "cpu": processor,
         "cores": os.cpu_count(),
         "threads": threads,
-        "isa": _C.cpu_isa(),
-        "isas": _C.cpu_isas(),
+        "isa": None if _C is None else _C.cpu_isa(),
+        "isas": [] if _C is None else _C.cpu_isas(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "stmixer_ops": __version__,
