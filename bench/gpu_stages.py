@@ -63,7 +63,7 @@ def obstacle(rehearse: bool) -> str | None:
 
 def missing_tools() -> list[str]:
     """What building needs and nobody may download now."""
-    modules = [name for name in ("scikit_build_core", "pybind11") if not _has(name)]
+    modules = [name for name in ("pip", "scikit_build_core", "pybind11") if not _has(name)]
     programs = [n for n in ("cmake", "ninja") if shutil.which(n) is None and not _has(n)]
     return modules + programs
 

@@ -66,7 +66,7 @@ def test_stops_early_without_a_gpu(script):
 def test_a_python_without_torch_is_named(monkeypatch):
     monkeypatch.setattr(gpu_stages.importlib.util, "find_spec", lambda name: None)
     assert "has no torch" in gpu_stages.obstacle(rehearse=True)
-    assert gpu_stages.missing_tools()[:2] == ["scikit_build_core", "pybind11"]
+    assert gpu_stages.missing_tools()[:3] == ["pip", "scikit_build_core", "pybind11"]
 
 
 def test_building_without_tools_runs_from_the_sources(monkeypatch, capsys):
