@@ -135,6 +135,19 @@ def test_nothing_is_measured_with_another_copy(monkeypatch, capsys):
     assert "not the one of this checkout" in capsys.readouterr().err
 
 
+def test_measuring_leaves_time_for_the_report(monkeypatch):
+    """Predictions trace every case once more: 15 s of one core."""
+    budgets = []
+    monkeypatch.setattr(gpu_stages, "obstacle", lambda rehearse: None)
+    monkeypatch.setattr(gpu_stages, "build", lambda limit: dict(os.environ))
+    monkeypatch.setattr(gpu_stages, "location", lambda environment: f"{SOURCE}/stmixer_ops")
+    monkeypatch.setattr(gpu_stages, "test", lambda *_: {"status": "passed", "summary": ""})
+    monkeypatch.setattr(gpu_stages, "measure", lambda _, budget, *__: budgets.append(budget))
+    monkeypatch.setattr(sys, "argv", ["gpu_stages.py"])
+    assert gpu_stages.main() == 0
+    assert 0 < budgets[0] <= 480 - 10 - 25  # eight minutes, room to start and to end
+
+
 def test_what_is_stopped_leaves_nobody_behind(tmp_path):
     """compute-sanitizer runs the tests in a child of its own."""
     file = tmp_path / "pid"
