@@ -29,6 +29,7 @@ FIRST = ROOT / "build" / "gpu-first"
 # and the table take. Measuring gets the rest; a rehearsal is in no hurry.
 TOTAL, BUILD, TESTS, REPORT = 470, 120, 150, 25
 REHEARSAL = 3600
+Running = subprocess.Popen[bytes]
 _NO_GPU = "this Python's torch sees no GPU"
 
 
@@ -90,12 +91,16 @@ def build(limit: float) -> dict[str, str]:
         "--no-build-isolation", "--target", str(SITE), f"-Ccmake.define.STMIXER_CUDA={cuda}",
         str(ROOT),
     ]  # fmt: skip
+    process = start(command, ROOT, dict(os.environ))
     try:
-        status = subprocess.run(command, cwd=ROOT, timeout=limit, check=False).returncode
+        status: int | None = process.wait(limit)
     except subprocess.TimeoutExpired:
-        status = -1
+        status = None
+    finally:
+        stop(process)
     if status != 0:
-        say("the build failed: running from the sources, no extension")
+        how = f"was stopped after {limit:.0f} s" if status is None else "failed"
+        say(f"the build {how}: running from the sources, no extension")
         return importing_from(ROOT)
     return importing_from(SITE)
 
@@ -160,14 +165,14 @@ def test(environment: dict[str, str], limit: float, rehearse: bool) -> dict[str,
                 "STMIXER_GPU_TEST_LOG": str(log),
             }
             command = [sys.executable, "-m", "pytest", "-q", "gpu"]
-            running.append((log, start(command, own)))
+            running.append((log, start(command, ROOT / "tests", own)))
         sanitizer = shutil.which("compute-sanitizer")
         if sanitizer and not rehearse:
             log = Path(folder) / "racecheck.jsonl"
             own = environment | {"STMIXER_GPU_TEST_LOG": str(log)}
             command = [sanitizer, "--tool", "racecheck", "--error-exitcode", "9", *command]
             command += ["-k", "small_shapes"]
-            running.append((log, start(command, own)))
+            running.append((log, start(command, ROOT / "tests", own)))
         stopped = False
         try:
             for _, process in running:
@@ -189,13 +194,13 @@ def test(environment: dict[str, str], limit: float, rehearse: bool) -> dict[str,
     return outcome(outcomes, stopped, clean)
 
 
-def start(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, cwd=ROOT / "tests", env=environment, start_new_session=True)
+def start(command: list[str], folder: Path, environment: dict[str, str]) -> Running:
+    return subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True)
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """With all that it started (compute-sanitizer runs Python in a process of its own), so that
-    nobody is left on the GPU that is measured next."""
+def stop(process: Running) -> None:
+    """With all that it started (pip runs compilers, compute-sanitizer Python), so that nobody is
+    left on the processor or on the GPU that is measured next."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

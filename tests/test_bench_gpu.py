@@ -148,19 +148,39 @@ def test_measuring_leaves_time_for_the_report(monkeypatch):
     assert 0 < budgets[0] <= 480 - 10 - 25  # eight minutes, room to start and to end
 
 
+LEAVES_A_CHILD = "sleep 600 & echo $! > {file}.new; mv {file}.new {file}; wait"
+
+
+def wait_for_the_end_of_the_child(file):
+    end = time.monotonic() + 60
+    child = Path("/proc") / file.read_text().strip() / "stat"
+    while child.exists() and child.read_text().split()[2] != "Z":
+        assert time.monotonic() < end
+
+
 def test_what_is_stopped_leaves_nobody_behind(tmp_path):
     """compute-sanitizer runs the tests in a child of its own."""
     file = tmp_path / "pid"
-    command = ["sh", "-c", f"sleep 600 & echo $! > {file}.new; mv {file}.new {file}; wait"]
-    process = gpu_stages.start(command, dict(os.environ))
+    command = ["sh", "-c", LEAVES_A_CHILD.format(file=file)]
+    process = gpu_stages.start(command, tmp_path, dict(os.environ))
     end = time.monotonic() + 60
     while not file.exists():
         assert time.monotonic() < end
-    child = Path("/proc") / file.read_text().strip() / "stat"
-    assert child.exists()
     gpu_stages.stop(process)
-    while child.exists() and child.read_text().split()[2] != "Z":
-        assert time.monotonic() < end
+    wait_for_the_end_of_the_child(file)
+
+
+def test_a_build_that_is_stopped_leaves_no_compiler_behind(monkeypatch, tmp_path, capsys):
+    file, python = tmp_path / "pid", tmp_path / "python"
+    python.write_text("#!/bin/sh\n" + LEAVES_A_CHILD.format(file=file))
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(gpu_stages, "missing_tools", list)
+    monkeypatch.setattr(gpu_stages, "SITE", tmp_path / "site")
+    monkeypatch.setattr(gpu_stages, "importing_from", lambda folder: {"folder": str(folder)})
+    assert gpu_stages.build(5.0) == {"folder": str(SOURCE)}
+    assert "the build was stopped after 5 s" in capsys.readouterr().out
+    wait_for_the_end_of_the_child(file)
 
 
 @pytest.mark.parametrize(
