@@ -207,10 +207,15 @@ def test_the_mean_of_a_layer_reads_rates(steps: int, base: bool, channels: int) 
         np.testing.assert_array_equal(engine(x[2:3]), result.logits[2:3])
 
 
-def test_a_layer_that_others_read_keeps_its_current() -> None:
-    graph = mean_of_one_layer()
-    b, n = 37, 12
-    graph.add_lif("late.lif3", "stream2", (b, n))
+@pytest.mark.parametrize("reader", ["neurons", "a biased mean"])
+def test_a_layer_that_others_read_keeps_its_current(reader: str) -> None:
+    graph = mean_of_one_layer(base=False)
+    if reader == "neurons":
+        graph.add_lif("late.lif3", "stream2", (37, 12))
+    else:
+        mean = next(c for c in graph.currents if c["name"] == "mean")
+        mean["bias"] = "mean.bias"
+        graph.tensors["mean.bias"] = np.linspace(1, -1, 37, dtype=np.float32)
     x = images(graph, 3)
     run_checked(graph, x)
     kernels = {s.name: s.kernel.split()[0] for s in Engine(graph).profile(x, 1)}

@@ -70,7 +70,8 @@ class Planner {
         if (!source.is(RefKind::current)) continue;
         ++readers_[source.index].others;
         readers_[source.index].averaged = p.kind == Kind::mean && c.projections.size() == 1 &&
-                                          graph_.covers(p, c) && c.currents.empty();
+                                          graph_.covers(p, c) && c.currents.empty() &&
+                                          c.bias.empty();
       }
     }
   }
@@ -290,7 +291,6 @@ class Planner {
       ProjectStep step =
           project_step(c.projections[0], graph_.shape(base), c.shape, false, traits_.max_units);
       step.values = values_of_[base.index];
-      target.bias = c.bias;
       add_projection(c.projections[0].name, std::move(step), target);
       target.base = mean;
     }
