@@ -17,6 +17,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import stmixer_ops as so
+from stmixer_ops.ops import _native
 
 SOURCE = Path(__file__).parents[1]
 if not (SOURCE / "bench").is_dir():
@@ -121,7 +122,12 @@ def test_what_was_built_goes_before_any_installation(monkeypatch, tmp_path, edit
     assert environment["PYTHONPATH"].endswith("the user's own")
     code = "import stmixer_ops; print(stmixer_ops.ops.HERE)"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+        [sys.executable, "-c", code],
+        cwd=tmp_path,  # with -c the working directory goes before everything
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
     )
     assert done.stdout.strip() == str(built)
 
@@ -458,8 +464,8 @@ def test_a_group_that_ends_in_an_error_fails(run_with_child, capsys, status, res
 
 def test_measured_without_the_extension(run_with_child, monkeypatch):
     """As make gpu does where building is impossible: nothing that was measured is lost."""
-    monkeypatch.delattr(so, "_C", raising=False)
-    monkeypatch.setitem(sys.modules, "stmixer_ops._C", None)
+    monkeypatch.setattr(_native, "missing", "the extension module did not load")
+    monkeypatch.setattr(_native, "_C", None)
     assert run_with_child("") == 0
     result = json.loads((gpu.REHEARSAL / "rehearsal.json").read_text())
     assert (result["machine"]["isa"], result["machine"]["isas"]) == (None, [])

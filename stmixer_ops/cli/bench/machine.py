@@ -20,11 +20,9 @@ def machine(threads: int) -> dict[str, Any]:
     Without the extension there are no instruction sets; kernels in Triton are timed all the same.
     """
     from ... import __version__
+    from ...ops import _native
 
-    try:
-        from ... import _C
-    except ImportError:
-        _C = None  # type: ignore[assignment]
+    built = _native.missing is None
     processor = platform.processor()
     if Path("/proc/cpuinfo").is_file():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -34,8 +32,8 @@ def machine(threads: int) -> dict[str, Any]:
         "cpu": processor,
         "cores": os.cpu_count(),
         "threads": threads,
-        "isa": None if _C is None else _C.cpu_isa(),
-        "isas": [] if _C is None else _C.cpu_isas(),
+        "isa": _native.extension().cpu_isa() if built else None,
+        "isas": _native.extension().cpu_isas() if built else [],
         "platform": platform.platform(),
         "python": platform.python_version(),
         "stmixer_ops": __version__,
