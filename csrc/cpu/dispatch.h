@@ -5,6 +5,7 @@
 
 #include "common/cpu_features.h"
 #include "common/parallel.h"
+#include "common/rounding.h"
 #include "cpu/tables.h"
 
 #ifdef STMIXER_X86
@@ -27,7 +28,5 @@ constexpr int64_t kSerialElements = 1 << 15;
 inline int useful_threads(int64_t elements, int threads) {
   return elements < kSerialElements ? 1 : std::max(threads, 1);
 }
-
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace stmixer

@@ -39,6 +39,10 @@ struct CheckedGraph {
   bool covers(const Projection& p, const Current& c) const {
     return written_by(p) == c.shape.channels;
   }
+  // Whether the current has a single projection, which writes all of it.
+  bool has_one(const Current& c) const {
+    return c.projections.size() == 1 && covers(c.projections[0], c);
+  }
   // Whether its projections write each channel of the current once: their outputs concatenated.
   bool side_by_side(const Current& c) const;
 };

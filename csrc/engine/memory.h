@@ -8,12 +8,11 @@
 #include <sys/mman.h>
 #endif
 
+#include "common/rounding.h"
+
 namespace stmixer::engine {
 
 constexpr size_t kAlign = 64;
-
-constexpr size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
-constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // Zeroed memory on cache lines. Large ones ask for huge pages: spikes select weight rows at random,
 // and small pages would miss the TLB.

@@ -18,8 +18,8 @@ int widest_tile(const Geometry& g) { return g.kernel_w == 1 ? 4 : 6; }
 
 // Even tiles: 21 units are 6 + 5 + 5 + 5.
 std::vector<Tile> split_tiles(int channels, int max_units, size_t rows) {
-  const int units = (channels + kUnit - 1) / kUnit;
-  const int count = (units + max_units - 1) / max_units;
+  const int units = ceil_div(channels, kUnit);
+  const int count = ceil_div(units, max_units);
   std::vector<Tile> tiles;
   size_t weights = 0;
   for (int i = 0, first = 0; i < count; ++i) {
@@ -33,7 +33,7 @@ std::vector<Tile> split_tiles(int channels, int max_units, size_t rows) {
 
 // How many weight rows one output channel has in memory, padding of the last block included.
 size_t weight_rows(const ProjectStep& s, int block) {
-  const size_t blocks = (s.in_channels + block - 1) / block;
+  const size_t blocks = ceil_div(s.in_channels, block);
   return blocks * block * s.geometry.kernel_h * s.geometry.kernel_w;
 }
 
@@ -81,8 +81,8 @@ int row_width(int n) {
 
 int channel_block(int channels, const Geometry& g, int rows) {
   const int wanted = std::max(rows / g.kernel_w, 8);
-  const int blocks = (channels + wanted - 1) / wanted;
-  const int block = static_cast<int>(round_up((channels + blocks - 1) / blocks, 8));
+  const int blocks = ceil_div(channels, wanted);
+  const int block = static_cast<int>(round_up(ceil_div(channels, blocks), 8));
   return std::min(block, (1 << 16) / g.in_width / 8 * 8);  // keys have 16 bits
 }
 
@@ -120,7 +120,7 @@ ListLayout list_layout(const ProjectStep& step, bool by_channel) {
   layout.width = step.geometry.in_width;
   layout.channels = step.in_channels;
   layout.block_channels = step.block_channels;
-  layout.blocks = (layout.channels + layout.block_channels - 1) / layout.block_channels;
+  layout.blocks = ceil_div(layout.channels, layout.block_channels);
   return layout;
 }
 

@@ -69,7 +69,7 @@ Range range_of(const T* weights, size_t count) {
 // How many blocks of channels in a row fit into 16 bits, whichever of their spikes come.
 template <class T>
 int safe_blocks(const Weights<T>& w, int block) {
-  const int blocks = (w.in_channels + block - 1) / block;
+  const int blocks = ceil_div(w.in_channels, block);
   std::vector<Range> ranges;  // [output][block]
   ranges.reserve(size_t(w.outputs) * blocks);
   for (int o = 0; o < w.outputs; ++o)
@@ -146,7 +146,7 @@ void pack_gather(ProjectStep& s, const Weights<T>& w, int vector_bytes) {
     }
     s.block_channels = static_cast<int>(round_up(s.block_channels / 2, 8));
   }
-  const size_t blocks = (s.in_channels + s.block_channels - 1) / s.block_channels;
+  const size_t blocks = ceil_div(s.in_channels, s.block_channels);
   const size_t rows = blocks * s.block_channels * w.taps;
   s.tiles = split_tiles(s.target.channels, rows);
   s.group_weights = static_cast<int64_t>(s.tiles.size() * rows * kIntegerTile);

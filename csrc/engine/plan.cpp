@@ -69,9 +69,8 @@ class Planner {
         const NodeRef& source = graph_.find(p.source);
         if (!source.is(RefKind::current)) continue;
         ++readers_[source.index].others;
-        readers_[source.index].averaged = p.kind == Kind::mean && c.projections.size() == 1 &&
-                                          graph_.covers(p, c) && c.currents.empty() &&
-                                          c.bias.empty();
+        readers_[source.index].averaged =
+            p.kind == Kind::mean && graph_.has_one(c) && c.currents.empty() && c.bias.empty();
       }
     }
   }
@@ -195,15 +194,13 @@ class Planner {
 
   // Whether the current is a mean over time, and nothing else.
   bool is_mean(const Current& c) const {
-    return c.projections.size() == 1 && c.currents.empty() && c.projections[0].kind == Kind::mean &&
-           graph_.covers(c.projections[0], c) &&
+    return graph_.has_one(c) && c.currents.empty() && c.projections[0].kind == Kind::mean &&
            varies_in_time(graph_.find(c.projections[0].source));
   }
 
   // Whether the current is a linear layer of a mean over time, and nothing else.
   bool is_head(const Current& c) const {
-    if (c.projections.size() != 1 || !c.currents.empty() || !graph_.covers(c.projections[0], c))
-      return false;
+    if (!graph_.has_one(c) || !c.currents.empty()) return false;
     const Projection& p = c.projections[0];
     const NodeRef& source = graph_.find(p.source);
     return p.kind == Kind::linear && source.is(RefKind::current) && is_mean(current(source.index));
@@ -230,7 +227,7 @@ class Planner {
     if (plan_.integer) bound_current(index, steps);
     if (averages_first(c, readers)) return;  // with its mean
     // One projection that covers the current finishes it, so neurons can fire in its epilogue.
-    const bool one = c.projections.size() == 1 && graph_.covers(c.projections[0], c);
+    const bool one = graph_.has_one(c);
     const bool fires = one && steps && !readers.neurons.empty();
     const bool summed = !(one || graph_.side_by_side(c)) || c.currents.size() > 1;
     const bool stored = summed || readers.others > 0 || readers.neurons.size() > 1 || !fires;
@@ -267,7 +264,7 @@ class Planner {
   // mean(base + W s + b) = mean(base) + W mean(s) + b: then its weights pass once instead.
   bool averages_first(const Current& c, const Readers& readers) const {
     if (plan_.integer || !readers.averaged || readers.others > 1 || !readers.neurons.empty() ||
-        c.currents.size() > 1 || c.projections.size() != 1 || !graph_.covers(c.projections[0], c))
+        c.currents.size() > 1 || !graph_.has_one(c))
       return false;
     const Projection& p = c.projections[0];
     const NodeRef& source = graph_.find(p.source);
@@ -333,8 +330,8 @@ class Planner {
   bool is_by_channel(const Current& c, const Readers& readers) const {
     const bool mixes = std::any_of(c.projections.begin(), c.projections.end(),
                                    [](const Projection& p) { return p.kind == Kind::token_mix; });
-    if (mixes && (c.projections.size() > 1 || !c.currents.empty() || !c.bias.empty() ||
-                  !c.integer_bias.empty() || readers.others || !graph_.covers(c.projections[0], c)))
+    if (mixes && (!graph_.has_one(c) || !c.currents.empty() || !c.bias.empty() ||
+                  !c.integer_bias.empty() || readers.others > 0))
       refuse(c.name, "token mixing can only drive neurons, without bias or other terms");
     return mixes;
   }

@@ -326,7 +326,8 @@ bool Runner::do_step(const RateStep& step) {
   const int units = v.pixel_stride / kUnit, parts = std::min(units, threads());
   parallel(images_ * parts, [&](int index, int) {
     const int image = index / parts, part = index % parts;
-    const int first = units * part / parts, last = units * (part + 1) / parts;
+    const int first = Pool::first_task(units, part, parts);
+    const int last = Pool::first_task(units, part + 1, parts);
     RateTask task;
     task.bits =
         area_.buffer<uint8_t>(n.bits) + int64_t{image} * n.rows * n.row_bytes + first * (kUnit / 8);

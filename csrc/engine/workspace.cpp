@@ -68,9 +68,9 @@ int pixels_per_task(const ProjectStep& step, int sum_steps, int images, int thre
   const int64_t most = std::max<int64_t>(1, kSumsBytes / per_pixel);
   // Few tasks leave threads idle at the end of a step: then smaller ones, down to a pixel.
   const int64_t others = static_cast<int64_t>(step.tiles.size()) * step.groups * images;
-  const int64_t wanted = threads == 1 ? 1 : (2 * threads + others - 1) / others;
-  const int64_t blocks = std::max((step.group_pixels + most - 1) / most, wanted);
-  return static_cast<int>(std::max<int64_t>(1, (step.group_pixels + blocks - 1) / blocks));
+  const int64_t wanted = threads == 1 ? 1 : ceil_div<int64_t>(2 * threads, others);
+  const int64_t blocks = std::max(ceil_div<int64_t>(step.group_pixels, most), wanted);
+  return static_cast<int>(std::max<int64_t>(1, ceil_div<int64_t>(step.group_pixels, blocks)));
 }
 
 int rows_per_task(const ListLayout& layout) {
