@@ -26,7 +26,6 @@ int64_t cpu_scratch_bytes(const LifBackward& p) { return lif_scratch_bytes(p.ste
 int64_t cpu_scratch_bytes(const BnLifBackward& p) { return bn_lif_scratch_bytes(p.steps, p.dtype); }
 
 void cpu_run(const LifForward& p, void*, int threads) { lif_forward(p, threads); }
-void cpu_run(const BnStatistics& p, void*, int threads) { bn_statistics(p, threads); }
 void cpu_run(const BnLifForward& p, void*, int threads) { bn_lif_forward(p, threads); }
 void cpu_run(const PackRows& p, void*, int threads) { pack_rows(p, threads); }
 void cpu_run(const UnpackRows& p, void*, int threads) { unpack_rows(p, threads); }
@@ -96,19 +95,12 @@ void bind_lif(py::module_& m) {
 }
 
 void bind_bn_lif(py::module_& m) {
-  bind_parameters<BnStatistics>(
-      m, "BnStatistics",
-      [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, int64_t channels, int64_t inner,
-         Address x, Address mean, Address var) {
-        return BnStatistics{Dtype(dtype),      steps,      neurons,       x_step,
-                            {channels, inner}, pointer(x), pointer(mean), pointer(var)};
-      });
   bind_parameters<BnLifForward>(
       m, "BnLifForward",
       [](int dtype, int64_t steps, int64_t neurons, int64_t x_step, int64_t residual_step,
          int64_t channels, int64_t inner, const Neuron& neuron, double eps, Address weight,
-         Address bias, Address mean, Address var, Address x, Address residual, Address v_init,
-         Address sum, Address s, Address v_out, Address bits) {
+         Address bias, Address mean, Address var, bool training, Address x, Address residual,
+         Address v_init, Address sum, Address s, Address v_out, Address bits) {
         return BnLifForward{Dtype(dtype),
                             steps,
                             neurons,
@@ -117,6 +109,7 @@ void bind_bn_lif(py::module_& m) {
                             {channels, inner},
                             neuron,
                             {eps, pointer(weight), pointer(bias), pointer(mean), pointer(var)},
+                            training,
                             pointer(x),
                             pointer(residual),
                             pointer(v_init),

@@ -67,8 +67,9 @@ def planned_kernels(file: str) -> set[str]:
     for dtype in range(4):
         calls.append(_C.LifForward(dtype, 4, 64, 64, neuron, *[0] * 5))
         calls += [_C.LifBackward(dtype, steps, 64, 64, neuron, *[0] * 6) for steps in (4, 8)]
-        calls.append(_C.BnStatistics(dtype, 4, 64, 64, 8, 1, 0, 0, 0))
-        calls.append(_C.BnLifForward(dtype, 4, 64, 64, 0, 8, 1, neuron, 1e-5, *[0] * 11))
+        calls.append(
+            _C.BnLifForward(dtype, 4, 64, 64, 0, 8, 1, neuron, 1e-5, *[0] * 4, True, *[0] * 7)
+        )
         calls += [
             _C.BnLifBackward(dtype, steps, 64, 64, 8, 1, neuron, 1e-5, *[0] * 4, True, *[0] * 11)
             for steps in (4, 8, 9)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,8 +13,19 @@ from ops_calls import flips_outside
 from ops_cases import KERNELS, LAYOUTS, TOLERANCE, count_saved, error
 
 from stmixer_ops import functional as F
+from stmixer_ops import surrogate as sg
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
+
+
+def assert_reference(case, kernels, training, dtype, **options):
+    native = case.run(kernels, training, decay=0.9, **options)
+    expected = case.run("reference", training, decay=0.9, **options)
+    assert torch.equal(native[0], expected[0])
+    assert torch.equal(native[3], expected[3])
+    for actual, wanted in zip(native, expected, strict=True):
+        assert actual.dtype == wanted.dtype
+        assert error(actual, wanted) <= 4 * TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -21,13 +34,54 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 def test_kernels_are_the_reference(kernels, layout, dtype, training):
     for residual in (True, False):
         case = Case((3, 2, 20, 5, 7), dtype, layout, residual=residual)
-        native = case.run(kernels, training, decay=0.9)
-        expected = case.run("reference", training, decay=0.9)
-        assert torch.equal(native[0], expected[0])
-        assert torch.equal(native[3], expected[3])
-        for actual, wanted in zip(native, expected, strict=True):
-            assert actual.dtype == wanted.dtype
-            assert error(actual, wanted) <= 4 * TOLERANCE[dtype]
+        assert_reference(case, kernels, training, dtype)
+
+
+# Channels enough for the CPU's groups: with sums gathered more than once and more steps than a
+# buffer holds, and of sixteen with a short last one that ends in a short block.
+GROUPED = [(33, 2, 256, 64), (2, 3, 501, 32), (3, 2, 500, 196)]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", GROUPED, ids=str)
+def test_groups_of_channels(kernels, shape, dtype, training):
+    if kernels == "triton":
+        pytest.skip("too much for Triton's interpreter")
+    for residual in (True, False):
+        assert_reference(Case(shape, dtype, residual=residual), kernels, training, dtype)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_large_results_are_streamed_out_whole(residual):
+    """From 16 MiB on; 26,217 neighbours of a channel end in a short row."""
+    case = Case((4, 2, 20, 26217), residual=residual)
+    # Of four million values some lie on the edge of a slope that ends suddenly.
+    assert_reference(case, "cpu", True, torch.float32, surrogate=sg.Sigmoid(4.0))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("residual", [True, False])
+def test_any_results_may_be_asked_for(kernels, residual, training):
+    case = Case((2, 3, 6, 32), residual=residual)
+    mean, var = torch.zeros(6), torch.ones(6)
+    x = case.x.detach().requires_grad_()
+    gradients = {}
+    for asked in itertools.product([False, True], repeat=3):
+        results = {}
+        for backend in (kernels, "reference"):
+            out = F.bn_lif(
+                x, case.weight, case.bias, mean.clone(), var.clone(), training=training,
+                residual=case.residual, backend=backend,
+                **dict(zip(("return_sum", "return_state", "pack"), asked, strict=True)),
+            )  # fmt: skip
+            results[backend] = out if isinstance(out, tuple) else (out,)
+            real = [y for y in results[backend] if y.is_floating_point()]
+            loss = sum((y.double() * (i + 1)).square().sum() for i, y in enumerate(real))
+            gradients[backend] = torch.autograd.grad(loss, x)[0]
+        assert len(results[kernels]) == 1 + sum(asked)
+        assert all(error(a, b) <= 1e-5 for a, b in zip(*results.values(), strict=True))
+        assert error(gradients[kernels], gradients["reference"]) <= 1e-5
 
 
 @pytest.mark.parametrize("reset", ["hard", "soft"])
@@ -77,8 +131,9 @@ def test_large_mean_keeps_its_variance(kernels):
     assert error(total, wanted) < 1e-3
 
 
-def test_does_not_depend_on_threads():
-    case, threads = Case((2, 16, 24, 64)), torch.get_num_threads()
+@pytest.mark.parametrize("shape", [(2, 16, 24, 64), *GROUPED], ids=str)
+def test_does_not_depend_on_threads(shape):
+    case, threads = Case(shape), torch.get_num_threads()
     try:
         results = []
         for count in (1, 2, 3):

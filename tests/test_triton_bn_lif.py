@@ -8,12 +8,13 @@ from triton_aot import compile_for
 
 LAUNCHERS = """if True:
     import torch
+    from stmixer_ops.ops.lif.spec import state_dtype
     from stmixer_ops.ops.bn_lif import triton as bn_lif
 
     def launches_for(dtype, steps, batch=2, last=True, residual=True):
         x = torch.zeros((steps, batch, 64, 96) if last else (steps, batch, 96, 64), dtype=dtype)
         dim = 3 if last else 2
-        c = torch.zeros(96, dtype=bn_lif.buffers.state_dtype(dtype))
+        c = torch.zeros(96, dtype=state_dtype(dtype))
         other = x if residual else None
         lif = (1.0, 0.9, "hard")
         return [

@@ -9,17 +9,18 @@ namespace stmixer {
 namespace {
 
 template <class R>
-void moments(const BnStatistics& p, const R* pivots, const double* sums) {
+void moments(const BnStatistics& p, int64_t begin, int64_t end, const R* pivots,
+             const double* sums) {
   const int64_t channels = p.layout.channels;
   const double count = static_cast<double>(p.steps * p.neurons / channels);
   R *mean = static_cast<R*>(p.mean), *var = static_cast<R*>(p.var);
-  for (int64_t c = 0; c < channels; ++c)
+  for (int64_t c = begin; c < end; ++c)
     bn_moments(sums[c], sums[channels + c], count, pivots[c], mean[c], var[c]);
 }
 
 template <class R>
-void affine(int64_t count, const BnParameters& bn, R* invstd, R* scale, R* shift) {
-  for (int64_t c = 0; c < count; ++c) {
+void affine(int64_t begin, int64_t end, const BnParameters& bn, R* invstd, R* scale, R* shift) {
+  for (int64_t c = begin; c < end; ++c) {
     const auto a = bn_affine(c, static_cast<const R*>(bn.weight), static_cast<const R*>(bn.bias),
                              static_cast<const R*>(bn.mean), static_cast<const R*>(bn.var), bn.eps);
     invstd[c] = a.invstd;
@@ -29,12 +30,12 @@ void affine(int64_t count, const BnParameters& bn, R* invstd, R* scale, R* shift
 }
 
 template <class R>
-void gradients(const BnLifBackward& p, const double* sums, const R* invstd, const R* scale,
-               R* slope, R* offset) {
+void gradients(const BnLifBackward& p, int64_t begin, int64_t end, const double* sums,
+               const R* invstd, const R* scale, R* slope, R* offset) {
   const int64_t channels = p.layout.channels;
   const double count = static_cast<double>(p.steps * p.neurons / channels);
   R *gweight = static_cast<R*>(p.gweight), *gbias = static_cast<R*>(p.gbias);
-  for (int64_t c = 0; c < channels; ++c)
+  for (int64_t c = begin; c < end; ++c)
     bn_gradients(sums[c], sums[channels + c], count, p.training, invstd[c], scale[c], gweight[c],
                  gbias[c], slope[c], offset[c]);
 }
@@ -47,25 +48,28 @@ void with_state(Dtype dtype, const F& f) {
 
 }  // namespace
 
-void channel_moments(const BnStatistics& p, const void* pivots, const double* sums) {
+void channel_moments(const BnStatistics& p, int64_t begin, int64_t end, const void* pivots,
+                     const double* sums) {
   with_state(p.dtype, [&](auto* r) {
     using R = std::remove_pointer_t<decltype(r)>;
-    moments(p, static_cast<const R*>(pivots), sums);
+    moments(p, begin, end, static_cast<const R*>(pivots), sums);
   });
 }
 
-void channel_affine(Dtype dtype, int64_t count, const BnParameters& bn, const BnChannels& c) {
+void channel_affine(Dtype dtype, int64_t begin, int64_t end, const BnParameters& bn,
+                    const BnChannels& c) {
   with_state(dtype, [&](auto* r) {
     using Row = decltype(r);
-    affine(count, bn, static_cast<Row>(c.invstd), static_cast<Row>(c.scale),
+    affine(begin, end, bn, static_cast<Row>(c.invstd), static_cast<Row>(c.scale),
            static_cast<Row>(c.shift));
   });
 }
 
-void channel_gradients(const BnLifBackward& p, const double* sums, const BnChannels& c) {
+void channel_gradients(const BnLifBackward& p, int64_t begin, int64_t end, const double* sums,
+                       const BnChannels& c) {
   with_state(p.dtype, [&](auto* r) {
     using Row = decltype(r);
-    gradients(p, sums, static_cast<Row>(c.invstd), static_cast<Row>(c.scale),
+    gradients(p, begin, end, sums, static_cast<Row>(c.invstd), static_cast<Row>(c.scale),
               static_cast<Row>(c.slope), static_cast<Row>(c.offset));
   });
 }

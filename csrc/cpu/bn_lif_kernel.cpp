@@ -1,4 +1,5 @@
 #include "cpu/blocks.h"
+#include "cpu/channel_blocks.h"
 #include "cpu/rows.h"
 #include "cpu/steps.h"
 #include "cpu/tables.h"
@@ -7,242 +8,245 @@
 namespace stmixer {
 namespace {
 
-// f(i, length, channel) for each run of the block [m, m + n): with channels innermost a run is
-// consecutive channels, else it is one channel's neighbours.
-template <class F>
-void for_each_stretch(const ChannelLayout& layout, int64_t m, int n, const F& f) {
-  int64_t channel = m / layout.inner % layout.channels;
-  int64_t room = layout.inner == 1 ? layout.channels - channel : layout.inner - m % layout.inner;
-  for (int i = 0; i < n;) {
-    const int length = static_cast<int>(room < n - i ? room : n - i);
-    f(i, length, channel);
-    i += length;
-    channel = layout.inner == 1 || channel + 1 == layout.channels ? 0 : channel + 1;
-    room = layout.inner == 1 ? layout.channels : layout.inner;
+// The part [m, m + n) of a block, whose rows are read where they lie or through a buffer.
+template <class In, class R>
+struct PartRows {
+  int64_t m;
+  int n;
+
+  StepRows<const R> read(const void* tensor, int64_t pitch, int64_t t0, int64_t steps,
+                         StepRows<R> buffer) const {
+    return read_steps<In, R>(static_cast<const In*>(tensor) + t0 * pitch, m, pitch, steps, n,
+                             buffer);
   }
-}
-
-// Sum of a row in 16 interleaved parts of its own type, then of those in double.
-template <class R>
-double sum_row(const R* row, int n) {
-  R parts[16] = {};
-  int i = 0;
-  for (; i + 16 <= n; i += 16)
-    for (int k = 0; k < 16; ++k) parts[k] += row[i + k];
-  for (int k = 0; i < n; ++i, ++k) parts[k] += row[i];
-  double sums[8];
-  for (int k = 0; k < 8; ++k) sums[k] = static_cast<double>(parts[k]) + parts[k + 8];
-  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
-}
-
-// Adds two rows of per-neuron sums to the per-channel sums [2, channels].
-template <class R>
-void gather_sums(const ChannelLayout& layout, int64_t m, int n, const R* first, const R* second,
-                 double* sums) {
-  double* second_sums = sums + layout.channels;
-  for_each_stretch(layout, m, n, [&](int at, int length, int64_t channel) {
-    if (layout.inner == 1) {
-      for (int i = 0; i < length; ++i) sums[channel + i] += first[at + i];
-      for (int i = 0; i < length; ++i) second_sums[channel + i] += second[at + i];
-    } else {
-      sums[channel] += sum_row(first + at, length);
-      second_sums[channel] += sum_row(second + at, length);
-    }
-  });
-}
-
-// Per-channel rows of a block, laid out anew only where the block starts at another channel.
-template <class R, int kCount, int kBlock>
-class ChannelRows {
- public:
-  ChannelRows(const ChannelLayout& layout, const void* const (&channels)[kCount])
-      : layout_(layout) {
-    for (int k = 0; k < kCount; ++k) channels_[k] = static_cast<const R*>(channels[k]);
-  }
-
-  void move_to(int64_t m, int n) {
-    const int64_t start = layout_.inner == 1 ? m % layout_.channels : -1;
-    if (start >= 0 && start == start_ && n <= filled_) return;
-    for_each_stretch(layout_, m, n, [&](int at, int length, int64_t channel) {
-      for (int k = 0; k < kCount; ++k) {
-        const R* values = channels_[k] + channel;
-        if (layout_.inner == 1)
-          copy_row(values, rows_[k] + at, length);
-        else
-          for (int i = 0; i < length; ++i) rows_[k][at + i] = *values;
-      }
-    });
-    start_ = start;
-    filled_ = n;
-  }
-
-  const R* operator[](int k) const { return rows_[k]; }
-
- private:
-  ChannelLayout layout_;
-  const R* channels_[kCount];
-  int64_t start_ = -1;
-  int filled_ = 0;
-  alignas(64) R rows_[kCount][kBlock];
 };
 
+// Sums of x - pivot and of its square over the steps.
 template <class R>
-void affine_row(const R* __restrict x, const R* __restrict scale, const R* __restrict shift,
-                R* __restrict out, int n) {
-  for (int i = 0; i < n; ++i) out[i] = x[i] * scale[i] + shift[i];
-}
-
-template <class R>
-void add_row(R* __restrict row, const R* __restrict other, int n) {
-  for (int i = 0; i < n; ++i) row[i] += other[i];
+void moment_steps(int64_t steps, int n, StepRows<const R> x, const R* pivots, R* first, R* second) {
+  for (int i = 0; i < n; i += kTileSize<R>) {
+    const auto pivot = Tile<R>::at(pivots + i);
+    auto sum = Tile<R>::at(first + i), squares = Tile<R>::at(second + i);
+    for (int64_t t = 0; t < steps; ++t) {
+      const R* row = x[t] + i;
+      for (int k = 0; k < kTile; ++k) {
+        const Vec<R> centred = load(row + k * kLanes<R>) - pivot.lanes[k];
+        sum.lanes[k] += centred;
+        squares.lanes[k] += centred * centred;
+      }
+    }
+    sum.store_at(first + i);
+    squares.store_at(second + i);
+  }
 }
 
 template <class In, class R>
-void statistics_blocks(const BnStatistics& p, const void* pivots, int64_t begin, int64_t end,
-                       double* sums) {
+void statistics_runs(const BnStatistics& p, const void* pivots, NeuronRuns runs, double* sums) {
   const void* const channels[] = {pivots};
-  ChannelRows<R, 1, kForwardBlock> rows(p.layout, channels);
-  alignas(64) R first_row[kForwardBlock], second_row[kForwardBlock];
-  const int block = channel_block(kForwardBlock, p.layout.channels, p.layout.inner);
-  for_each_block(begin, end, block, p.neurons, [&](int64_t m, int n) {
+  ChannelRows<R, 1> rows(p.layout, channels);
+  BlockSums<R> block(p.layout, p.steps, runs.count, sums);
+  Window<R> buffer;
+  for_each_block(p.layout, runs, [&](int64_t m, int n, int64_t run) {
     rows.move_to(m, n);
-    for (int i = 0; i < n; i += kTileSize<R>) {
-      const auto pivot = Tile<R>::at(rows[0] + i);
-      Tile<R> first{}, second{};
-      for (int64_t t = 0; t < p.steps; ++t) {
-        const In* row = static_cast<const In*>(p.x) + t * p.x_step + m + i;
-        const auto x = read_tile<R>(row, n - i);
-        for (int k = 0; k < kTile; ++k) {
-          const Vec<R> centred = x.lanes[k] - pivot.lanes[k];
-          first.lanes[k] += centred;
-          second.lanes[k] += centred * centred;
-        }
+    block.start(run);
+    for_each_part(n, std::is_same_v<In, R>, [&](int i, int length) {
+      const PartRows<In, R> part{m + i, length};
+      const bool here = in_place<In, R>(length);
+      for_each_window(p.steps, here, [&](int64_t t0, int64_t steps) {
+        moment_steps<R>(steps, here ? length : kHistoryBlock,
+                        part.read(p.x, p.x_step, t0, steps, buffer), rows[0] + i, block.first + i,
+                        block.second + i);
+      });
+    });
+    block.finish(m, n, run);
+  });
+}
+
+// The sum that the LIF integrates: x normalised, plus the residual if there is one.
+template <bool kResidual, class R>
+void sum_steps(int64_t steps, int n, StepRows<const R> x, AffineRows<R> affine,
+               StepRows<const R> residual, StepRows<R> sum) {
+  for (int i = 0; i < n; i += kTileSize<R>) {
+    const auto a = Tile<R>::at(affine.scale + i), b = Tile<R>::at(affine.shift + i);
+    for (int64_t t = 0; t < steps; ++t) {
+      auto y = Tile<R>::at(x[t] + i);
+      for (int k = 0; k < kTile; ++k) {
+        y.lanes[k] = y.lanes[k] * a.lanes[k] + b.lanes[k];
+        if (kResidual) y.lanes[k] += load(residual[t] + i + k * kLanes<R>);
       }
-      first.store_at(first_row + i);
-      second.store_at(second_row + i);
+      y.store_at(sum[t] + i);
     }
-    gather_sums(p.layout, m, n, first_row, second_row, sums);
+  }
+}
+
+template <class In, class R>
+void forward_part(const BnLifForward& p, const RowNeuron<R>& neuron, AffineRows<R> affine,
+                  PartRows<In, R> part, bool here) {
+  Window<R> x_rows, other_rows;
+  const int64_t m = part.m;
+  const int n = part.n;
+  if (!p.sum)
+    return fire_run<In, true, R>(p, neuron, m, n, here, affine, [&](int64_t t0, int64_t steps) {
+      return part.read(p.x, p.x_step, t0, steps, x_rows);
+    });
+  fire_run<In, false, R>(p, neuron, m, n, here, {}, [&](int64_t t0, int64_t steps) {
+    In* kept = static_cast<In*>(p.sum) + t0 * p.neurons + m;
+    const StepRows<R> sum =
+        here ? StepRows<R>{reinterpret_cast<R*>(kept), p.neurons} : StepRows<R>(x_rows);
+    const auto x = part.read(p.x, p.x_step, t0, steps, x_rows);
+    const int values = here ? n : kHistoryBlock;
+    if (p.residual)
+      sum_steps<true>(steps, values, x, affine,
+                      part.read(p.residual, p.residual_step, t0, steps, other_rows), sum);
+    else
+      sum_steps<false>(steps, values, x, affine, {}, sum);
+    if (!here)  // the LIF sees the sum as it is kept
+      for (int64_t t = 0; t < steps; ++t) {
+        In* row = kept + t * p.neurons;
+        write_row(sum[t], row, n);
+        for (int i = 0; i < n; ++i) sum[t][i] = widen(row[i]);
+      }
+    return StepRows<const R>{sum.first, sum.pitch};
   });
 }
 
 template <class In, class R>
-void forward_blocks(const BnLifForward& p, const BnChannels& c, int64_t begin, int64_t end) {
+void forward_runs(const BnLifForward& p, const BnChannels& c, NeuronRuns runs) {
   const bool stream = p.steps * p.neurons * static_cast<int64_t>(sizeof(In)) >= kStreamBytes;
   const RowNeuron<R> neuron(p.neuron);
   const void* const channels[] = {c.scale, c.shift};
-  ChannelRows<R, 2, kForwardBlock> rows(p.layout, channels);
-  alignas(64) R v[kForwardBlock], x_row[kForwardBlock], sum_row[kForwardBlock],
-      s_row[kForwardBlock];
-  const int block = channel_block(kForwardBlock, p.layout.channels, p.layout.inner);
-  for_each_block(begin, end, block, p.neurons, [&](int64_t m, int n) {
+  ChannelRows<R, 2> rows(p.layout, channels);
+  for_each_block(p.layout, runs, [&](int64_t m, int n, int64_t) {
     rows.move_to(m, n);
-    const R* v_init = static_cast<const R*>(p.v_init);
-    fill_row(v, v_init ? v_init + m : nullptr, n);
-    for (int64_t t = 0; t < p.steps; ++t) {
-      const int64_t at = t * p.neurons + m;
-      const R* x = read_row(static_cast<const In*>(p.x) + t * p.x_step + m, x_row, n);
-      In* kept = p.sum ? static_cast<In*>(p.sum) + at : nullptr;
-      R* sum = kept ? result_row(kept, sum_row, false) : sum_row;
-      affine_row(x, rows[0], rows[1], sum, n);
-      if (p.residual)
-        add_row(sum,
-                read_row(static_cast<const In*>(p.residual) + t * p.residual_step + m, x_row, n),
-                n);
-      const R* integrated = sum;
-      if (kept) {  // the LIF sees the sum as it is kept
-        finish_row(sum, kept, n, false);
-        integrated = read_row(kept, x_row, n);
-      }
-      In* out = static_cast<In*>(p.s) + at;
-      R* s = result_row(out, s_row, stream);
-      neuron.step(v, integrated, s, n);
-      if (p.bits) pack_row(s, p.bits + at / 32, n);
-      finish_row(s, out, n, stream);
-    }
-    if (p.v_out) copy_row(v, static_cast<R*>(p.v_out) + m, n);
+    for_each_part(n, std::is_same_v<In, R> && !stream, [&](int i, int length) {
+      forward_part<In, R>(p, neuron, {rows[0] + i, rows[1] + i}, {m + i, length},
+                          in_place<In, R>(length) && !stream);
+    });
   });
   end_streams();
 }
 
+// The pass back over a part as far as the gradient of the sum and its sums per neuron.
 template <class In, class R>
-void backward_blocks(const BnLifBackward& p, const BnChannels& c, int64_t begin, int64_t end,
-                     void* scratch, double* sums) {
-  const RowNeuron<R> neuron(p.neuron);
-  const void* const channels[] = {c.scale, c.shift, p.bn.mean};
-  ChannelRows<R, 3, kHistoryBlock> rows(p.layout, channels);
+void backward_part(const BnLifBackward& p, const RowNeuron<R>& neuron, AffineRows<R> affine,
+                   const R* mean, PartRows<In, R> part, R* scratch, R* first, R* second) {
+  const int64_t m = part.m;
+  const int n = part.n;
+  const bool here = in_place<In, R>(n);
+  alignas(64) R start[kHistoryBlock], gv[kHistoryBlock], gv_init[kHistoryBlock];
   const auto buffer = [&](int k) {
-    return StepRows<R>{static_cast<R*>(scratch) + k * p.steps * kHistoryBlock, kHistoryBlock};
+    return StepRows<R>{scratch + k * p.steps * kHistoryBlock, kHistoryBlock};
   };
-  const StepRows<R> history = buffer(0), g = buffer(2);
-  alignas(64) R start[kHistoryBlock], gv[kHistoryBlock], gv_init[kHistoryBlock],
-      first[kHistoryBlock], second[kHistoryBlock];
-  for_each_block(begin, end, kHistoryBlock, p.neurons, [&](int64_t m, int n) {
-    const auto read = [&](const void* tensor, int64_t pitch, int k) {
-      return read_steps<In, R>(tensor, m, pitch, p.steps, n, buffer(k));
-    };
-    rows.move_to(m, n);
-    const R* v_init = read_state(p.v_init, m, n, start);
-    const StepRows<const R> x = read(p.x, p.x_step, 3);
-    neuron.with_reset([&](auto hard, auto) {
-      if (p.sum)
-        charge_steps<hard, false>(neuron, p.steps, read(p.sum, p.neurons, 4), rows[0], rows[1],
-                                  v_init, history);
-      else
-        charge_steps<hard, true>(neuron, p.steps, x, rows[0], rows[1], v_init, history);
-    });
-    In* out = static_cast<In*>(p.g) + m;
-    GradientRows<R> back{};
-    back.x = x;
-    back.gs = p.gs ? read(p.gs, p.neurons, 4) : StepRows<const R>{kZeros<R>, 0};
-    if (p.gsum) back.gsum = read(p.gsum, p.neurons, 5);
-    back.history = history;
-    back.g = in_place<In, R>(n) ? StepRows<R>{reinterpret_cast<R*>(out), p.neurons} : g;
-    back.mean = rows[2];
-    back.gv = read_state(p.gv, m, n, gv);
-    back.gv_init = p.gv_init ? gv_init : nullptr;
-    back.first = first;
-    back.second = second;
-    with_slopes(neuron, buffer(1), [&](const auto& slopes) {
-      slopes.prepare(history, p.steps);
-      neuron.with_reset([&](auto hard, auto detach) {
-        if (p.gsum)
-          gradient_steps<hard, detach, true, true>(neuron, p.steps, back, slopes);
+  const auto read = [&](const void* tensor, int64_t pitch, int k) {
+    return part.read(tensor, pitch, 0, p.steps, buffer(k));
+  };
+  const auto read_or = [&](const void* tensor, int k, StepRows<const R> other) {
+    return tensor ? read(tensor, p.neurons, k) : other;
+  };
+  In* out = static_cast<In*>(p.g) + m;
+  R* kept = p.gv_init ? static_cast<R*>(p.gv_init) + m : nullptr;
+  GradientRows<R> rows{};
+  rows.x = read(p.x, p.x_step, 3);
+  rows.gs = read_or(p.gs, 4, {kZeros<R>, 0});
+  rows.gsum = read_or(p.gsum, 5, {});
+  rows.history = buffer(0);
+  rows.g = here ? StepRows<R>{reinterpret_cast<R*>(out), p.neurons} : buffer(2);
+  rows.mean = mean;
+  rows.gv = read_state(p.gv, m, n, gv);
+  rows.gv_init = kept && !here ? gv_init : kept;
+  rows.first = first;
+  rows.second = second;
+  // What the membranes are computed from: the buffer of the result is free until then.
+  const StepRows<const R> currents = read_or(p.sum, 2, rows.x);
+  const R* v_init = read_state(p.v_init, m, n, start);
+  with_slopes(neuron, buffer(1), [&](const auto& slopes) {
+    neuron.with_reset([&](auto hard, auto detach) {
+      for (int i = 0; i < n; i += kHistoryBlock) {
+        const R* v = v_init ? v_init + i : nullptr;
+        if (p.sum)
+          charge_steps<hard, false, R>(neuron, p.steps, currents.from(i), {}, v, rows.history);
         else
-          gradient_steps<hard, detach, false, true>(neuron, p.steps, back, slopes);
-      });
+          charge_steps<hard, true>(neuron, p.steps, currents.from(i), affine.from(i), v,
+                                   rows.history);
+        slopes.prepare(rows.history, p.steps);
+        if (p.gsum)
+          gradient_steps<hard, detach, true, true>(neuron, p.steps, rows.from(i), slopes);
+        else
+          gradient_steps<hard, detach, false, true>(neuron, p.steps, rows.from(i), slopes);
+      }
     });
-    if (!in_place<In, R>(n))
-      for (int64_t t = 0; t < p.steps; ++t) write_row(g[t], out + t * p.neurons, n);
-    if (p.gv_init) copy_row(gv_init, static_cast<R*>(p.gv_init) + m, n);
-    gather_sums(p.layout, m, n, first, second, sums);
   });
+  if (here) return;
+  for (int64_t t = 0; t < p.steps; ++t) write_row(rows.g[t], out + t * p.neurons, n);
+  if (kept) copy_row(gv_init, kept, n);
 }
 
 template <class In, class R>
-void input_gradient_blocks(const BnLifBackward& p, const BnChannels& c, int64_t begin,
-                           int64_t end) {
+void backward_runs(const BnLifBackward& p, const BnChannels& c, NeuronRuns runs, void* scratch,
+                   double* sums) {
+  const RowNeuron<R> neuron(p.neuron);
+  const void* const channels[] = {c.scale, c.shift, p.bn.mean};
+  ChannelRows<R, 3> rows(p.layout, channels);
+  BlockSums<R> block(p.layout, p.steps, runs.count, sums);
+  for_each_block(p.layout, runs, [&](int64_t m, int n, int64_t run) {
+    rows.move_to(m, n);
+    block.start(run);
+    for_each_part(n, std::is_same_v<In, R>, [&](int i, int length) {
+      backward_part<In, R>(p, neuron, {rows[0] + i, rows[1] + i}, rows[2] + i, {m + i, length},
+                           static_cast<R*>(scratch), block.first + i, block.second + i);
+    });
+    block.finish(m, n, run);
+  });
+}
+
+// scale * g - (x - mean) * slope - offset.
+template <class R>
+struct GradientChannels {
+  const R *scale, *mean, *slope, *offset;
+};
+
+template <class R>
+void input_gradient_steps(int64_t steps, int n, StepRows<const R> x, StepRows<const R> g,
+                          GradientChannels<R> c, StepRows<R> gx) {
+  for (int i = 0; i < n; i += kTileSize<R>) {
+    const auto scale = Tile<R>::at(c.scale + i), mean = Tile<R>::at(c.mean + i),
+               slope = Tile<R>::at(c.slope + i), offset = Tile<R>::at(c.offset + i);
+    for (int64_t t = 0; t < steps; ++t) {
+      auto y = Tile<R>::at(g[t] + i);
+      const auto at = Tile<R>::at(x[t] + i);
+      for (int k = 0; k < kTile; ++k)
+        y.lanes[k] = scale.lanes[k] * y.lanes[k] - (at.lanes[k] - mean.lanes[k]) * slope.lanes[k] -
+                     offset.lanes[k];
+      y.store_at(gx[t] + i);
+    }
+  }
+}
+
+template <class In, class R>
+void input_gradient_runs(const BnLifBackward& p, const BnChannels& c, NeuronRuns runs) {
   // In place the lines are in the cache already.
   const bool stream =
       p.gx != p.g && p.steps * p.neurons * static_cast<int64_t>(sizeof(In)) >= kStreamBytes;
   const void* const channels[] = {c.scale, p.bn.mean, c.slope, c.offset};
-  ChannelRows<R, 4, kForwardBlock> rows(p.layout, channels);
-  const int block = channel_block(kForwardBlock, p.layout.channels, p.layout.inner);
-  for_each_block(begin, end, block, p.neurons, [&](int64_t m, int n) {
+  ChannelRows<R, 4> rows(p.layout, channels);
+  Window<R> x_rows, g_rows;
+  for_each_block(p.layout, runs, [&](int64_t m, int n, int64_t) {
     rows.move_to(m, n);
-    for (int i = 0; i < n; i += kTileSize<R>) {
-      const auto scale = Tile<R>::at(rows[0] + i), mean = Tile<R>::at(rows[1] + i),
-                 slope = Tile<R>::at(rows[2] + i), offset = Tile<R>::at(rows[3] + i);
-      for (int64_t t = 0; t < p.steps; ++t) {
-        const int64_t at = t * p.neurons + m + i;
-        const In* row = static_cast<const In*>(p.x) + t * p.x_step + m + i;
-        const auto x = read_tile<R>(row, n - i);
-        auto g = read_tile<R>(static_cast<const In*>(p.g) + at, n - i);
-        for (int k = 0; k < kTile; ++k)
-          g.lanes[k] = scale.lanes[k] * g.lanes[k] - (x.lanes[k] - mean.lanes[k]) * slope.lanes[k] -
-                       offset.lanes[k];
-        write_tile(g, static_cast<In*>(p.gx) + at, n - i, stream);
-      }
-    }
+    for_each_part(n, std::is_same_v<In, R> && !stream, [&](int i, int length) {
+      const PartRows<In, R> part{m + i, length};
+      const bool here = in_place<In, R>(length) && !stream;
+      for_each_window(p.steps, here, [&](int64_t t0, int64_t steps) {
+        In* out = static_cast<In*>(p.gx) + t0 * p.neurons + part.m;
+        const auto gx =
+            here ? StepRows<R>{reinterpret_cast<R*>(out), p.neurons} : StepRows<R>(g_rows);
+        input_gradient_steps<R>(steps, here ? length : kHistoryBlock,
+                                part.read(p.x, p.x_step, t0, steps, x_rows),
+                                part.read(p.g, p.neurons, t0, steps, g_rows),
+                                {rows[0] + i, rows[1] + i, rows[2] + i, rows[3] + i}, gx);
+        if (here) return;
+        for (int64_t t = 0; t < steps; ++t) finish_row(gx[t], out + t * p.neurons, length);
+      });
+    });
   });
   end_streams();
 }
@@ -256,32 +260,29 @@ void pivots(const BnStatistics& p, void* pivots) noexcept {
   });
 }
 
-void statistics(const BnStatistics& p, const void* pivots, int64_t begin, int64_t end,
-                double* sums) noexcept {
+void statistics(const BnStatistics& p, const void* pivots, NeuronRuns runs, double* sums) noexcept {
   with_types(p.dtype, [&](auto* in, auto* state) {
-    statistics_blocks<Pointee<decltype(in)>, Pointee<decltype(state)>>(p, pivots, begin, end, sums);
+    statistics_runs<Pointee<decltype(in)>, Pointee<decltype(state)>>(p, pivots, runs, sums);
   });
 }
 
-void forward(const BnLifForward& p, const BnChannels& channels, int64_t begin,
-             int64_t end) noexcept {
+void forward(const BnLifForward& p, const BnChannels& channels, NeuronRuns runs) noexcept {
   with_types(p.dtype, [&](auto* in, auto* state) {
-    forward_blocks<Pointee<decltype(in)>, Pointee<decltype(state)>>(p, channels, begin, end);
+    forward_runs<Pointee<decltype(in)>, Pointee<decltype(state)>>(p, channels, runs);
   });
 }
 
-void backward(const BnLifBackward& p, const BnChannels& channels, int64_t begin, int64_t end,
-              void* scratch, double* sums) noexcept {
+void backward(const BnLifBackward& p, const BnChannels& channels, NeuronRuns runs, void* scratch,
+              double* sums) noexcept {
   with_types(p.dtype, [&](auto* in, auto* state) {
-    backward_blocks<Pointee<decltype(in)>, Pointee<decltype(state)>>(p, channels, begin, end,
-                                                                     scratch, sums);
+    backward_runs<Pointee<decltype(in)>, Pointee<decltype(state)>>(p, channels, runs, scratch,
+                                                                   sums);
   });
 }
 
-void input_gradient(const BnLifBackward& p, const BnChannels& channels, int64_t begin,
-                    int64_t end) noexcept {
+void input_gradient(const BnLifBackward& p, const BnChannels& channels, NeuronRuns runs) noexcept {
   with_types(p.dtype, [&](auto* in, auto* state) {
-    input_gradient_blocks<Pointee<decltype(in)>, Pointee<decltype(state)>>(p, channels, begin, end);
+    input_gradient_runs<Pointee<decltype(in)>, Pointee<decltype(state)>>(p, channels, runs);
   });
 }
 

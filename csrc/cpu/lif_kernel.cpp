@@ -6,34 +6,14 @@
 namespace stmixer {
 namespace {
 
-// Steps of converted rows that the forward pass holds at a time.
-constexpr int64_t kWindow = 8;
-
 template <class In, class R>
 void forward_run(const LifForward& p, const RowNeuron<R>& neuron, int64_t m, int n, bool stream) {
-  alignas(64) R v[kHistoryBlock], x_rows[kWindow * kHistoryBlock], s_rows[kWindow * kHistoryBlock];
+  Window<R> buffer;
   const bool here = in_place<In, R>(n) && !stream && p.s;
-  const int64_t window = here ? p.steps : kWindow;
-  R* kept = p.v_out ? static_cast<R*>(p.v_out) + m : nullptr;
-  R* v_out = here ? kept : v;
-  const R* v_init = read_state(p.v_init, m, n, v);
-  for (int64_t t0 = 0; t0 < p.steps; t0 += window) {
-    const int64_t steps = p.steps - t0 < window ? p.steps - t0 : window;
+  fire_run<In, false, R>(p, neuron, m, n, here, {}, [&](int64_t t0, int64_t steps) {
     const In* first = static_cast<const In*>(p.x) + t0 * p.x_step;
-    In* out = p.s ? static_cast<In*>(p.s) + t0 * p.neurons + m : nullptr;
-    const auto x = read_steps<In, R>(first, m, p.x_step, steps, n, {x_rows, kHistoryBlock});
-    const auto s = here ? StepRows<R>{reinterpret_cast<R*>(out), p.neurons}
-                        : StepRows<R>{s_rows, kHistoryBlock};
-    neuron.with_reset([&](auto hard, auto) {
-      fire_steps<hard>(neuron, steps, here ? n : kHistoryBlock, x, v_init, s, v_out);
-    });
-    v_init = v_out;
-    for (int64_t t = 0; t < steps; ++t) {
-      if (p.bits) pack_row(s[t], p.bits + ((t0 + t) * p.neurons + m) / 32, n);
-      if (!here && out) finish_row(s[t], out + t * p.neurons, n, true);
-    }
-  }
-  if (kept && !here) copy_row(v, kept, n);
+    return read_steps<In, R>(first, m, p.x_step, steps, n, buffer);
+  });
 }
 
 // The whole pass back over a run, so that a block's membranes are in the nearest cache when they
@@ -44,14 +24,9 @@ __attribute__((flatten)) void back_steps(const RowNeuron<R>& neuron, int64_t ste
                                          const GradientRows<R>& run, const Slopes& slopes) {
   for (int i = 0; i < n; i += kHistoryBlock) {
     const R* start = v_init ? v_init + i : nullptr;
-    charge_steps<kHard, false, R>(neuron, steps, x.from(i), nullptr, nullptr, start, run.history);
+    charge_steps<kHard, false, R>(neuron, steps, x.from(i), {}, start, run.history);
     slopes.prepare(run.history, steps);
-    GradientRows<R> rows = run;
-    if (run.gs.pitch) rows.gs = run.gs.from(i);
-    rows.g = run.g.from(i);
-    if (run.gv) rows.gv = run.gv + i;
-    if (run.gv_init) rows.gv_init = run.gv_init + i;
-    gradient_steps<kHard, kDetach, false, false>(neuron, steps, rows, slopes);
+    gradient_steps<kHard, kDetach, false, false>(neuron, steps, run.from(i), slopes);
   }
 }
 

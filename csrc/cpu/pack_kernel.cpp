@@ -40,9 +40,9 @@ void unpack(const UnpackRows& p, int64_t begin, int64_t end) noexcept {
         In* s = static_cast<In*>(p.s) + row * p.length + 32 * w;
         const uint32_t word = p.bits[row * words + w];
         const int n = static_cast<int>(p.length - 32 * w < 32 ? p.length - 32 * w : 32);
-        R* out = result_row(s, buffer, false);
+        R* out = result_row(s, buffer);
         for (int i = 0; i < n; ++i) out[i] = static_cast<R>((word >> i) & 1u);
-        finish_row(out, s, n, false);
+        finish_row(out, s, n);
       }
     }
   });

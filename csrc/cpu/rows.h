@@ -16,8 +16,7 @@
 namespace stmixer {
 namespace {
 
-// Asks for the row that the next block will read at this step. Blocks are short runs in T distant
-// places, too short for the hardware to see a stream.
+// Asks for the row that is read next: rows are too short for the hardware to see a stream.
 template <class T>
 inline void prefetch_row(const T* row, int n) {
   const char* bytes = reinterpret_cast<const char*>(row);
@@ -76,27 +75,28 @@ inline void end_streams() {
 // Results from this size on are streamed.
 constexpr int64_t kStreamBytes = int64_t{16} << 20;
 
-// Where to write a row of results, and what finishes it: a conversion, or streaming it out.
+// Where to write a row of results, and what finishes it: a conversion, or streaming it out if it is
+// not in its place already.
 template <class R>
-inline R* result_row(R* row, R* buffer, bool stream) {
-  return stream ? buffer : row;
+inline R* result_row(R* row, R*) {
+  return row;
 }
 template <class Out, class R>
-inline R* result_row(Out*, R* buffer, bool) {
+inline R* result_row(Out*, R* buffer) {
   return buffer;
 }
 template <class R>
-inline void finish_row(const R* result, R* row, int n, bool stream) {
-  if (stream) stream_row(result, row, n);
+inline void finish_row(const R* result, R* row, int n) {
+  if (result != row) stream_row(result, row, n);
 }
 template <class R, class Out>
-inline void finish_row(const R* buffer, Out* row, int n, bool) {
+inline void finish_row(const R* buffer, Out* row, int n) {
   write_row(buffer, row, n);
 }
 
 template <class R>
-inline void fill_row(R* row, const R* from, int n) {
-  for (int i = 0; i < n; ++i) row[i] = from ? from[i] : R(0);
+inline void zero_row(R* row, int n) {
+  for (int i = 0; i < n; ++i) row[i] = R(0);
 }
 
 template <class R>

@@ -3,6 +3,7 @@
 // registers. Whole blocks only: a short last one, like one of narrow values, is copied to rows of
 // kHistoryBlock values; what is computed beyond its end is dropped.
 #include "cpu/blocks.h"
+#include "cpu/rows.h"
 #include "cpu/tiles.h"
 
 namespace stmixer {
@@ -72,19 +73,34 @@ Tile<R> tile_or_zero(const R* row, int i) {
   return row ? Tile<R>::at(row + i) : Tile<R>{};
 }
 
-// Spikes of a run and the membranes they leave behind, from those before the first step.
-template <bool kHard, class R>
+// What a run is normalised with: x * scale + shift.
+template <class R>
+struct AffineRows {
+  const R *scale, *shift;
+  AffineRows from(int i) const { return {scale + i, shift + i}; }
+};
+
+// Spikes of a run and the membranes they leave behind, from those before the first step. kAffine:
+// what the LIF integrates is x normalised.
+template <bool kHard, bool kAffine, class R>
 void fire_steps(const RowNeuron<R>& neuron, int64_t steps, int n, StepRows<const R> x,
-                const R* v_init, StepRows<R> s, R* v_out) {
+                AffineRows<R> affine, const R* v_init, StepRows<R> s, R* v_out) {
   const Vec<R> threshold = neuron.threshold + Vec<R>{}, decay = neuron.decay + Vec<R>{};
   const Vec<R> one = R(1) + Vec<R>{};
   for (int i = 0; i < n; i += kTileSize<R>) {
+    Tile<R> a{}, b{};
+    if (kAffine) {
+      a = Tile<R>::at(affine.scale + i);
+      b = Tile<R>::at(affine.shift + i);
+    }
     auto v = tile_or_zero(v_init, i);
     for (int64_t t = 0; t < steps; ++t) {
       const R* from = x[t] + i;
       R* to = s[t] + i;
       for (int k = 0; k < kTile; ++k) {
-        const Vec<R> h = lif_charge(v.lanes[k], load(from + k * kLanes<R>), decay);
+        Vec<R> current = load(from + k * kLanes<R>);
+        if (kAffine) current = current * a.lanes[k] + b.lanes[k];
+        const Vec<R> h = lif_charge(v.lanes[k], current, decay);
         const auto fired = lif_fires(h, threshold);
         store(to + k * kLanes<R>, fired ? one : Vec<R>{});
         v.lanes[k] = lif_reset<kHard>(h, fired, threshold);
@@ -94,17 +110,59 @@ void fire_steps(const RowNeuron<R>& neuron, int64_t steps, int n, StepRows<const
   }
 }
 
-// Membranes before reset from what the LIF integrates: scale * x + shift, or x itself, for which
-// scale and shift may be null.
+// Steps that buffers hold at a time where no pass back needs them all.
+constexpr int64_t kWindow = 8;
+
+template <class R>
+struct Window {
+  alignas(64) R rows[kWindow * kHistoryBlock];
+  operator StepRows<R>() { return {rows, kHistoryBlock}; }
+};
+
+// f(t0, steps): all steps at once where the rows of a run are used as they lie, else by windows.
+template <class F>
+void for_each_window(int64_t steps, bool here, const F& f) {
+  const int64_t window = here ? steps : kWindow;
+  for (int64_t t = 0; t < steps; t += window) f(t, steps - t < window ? steps - t : window);
+}
+
+// The forward pass over a run, a single block unless it is `here`. p: a LifForward or what has the
+// same results; currents(t0, steps): the rows that the LIF integrates, or normalises first.
+template <class In, bool kAffine, class R, class P, class Currents>
+void fire_run(const P& p, const RowNeuron<R>& neuron, int64_t m, int n, bool here,
+              AffineRows<R> affine, const Currents& currents) {
+  Window<R> buffer;
+  alignas(64) R v[kHistoryBlock];
+  R* kept = p.v_out ? static_cast<R*>(p.v_out) + m : nullptr;
+  R* v_out = here ? kept : v;
+  const R* v_init = read_state(p.v_init, m, n, v);
+  for_each_window(p.steps, here, [&](int64_t t0, int64_t steps) {
+    In* out = p.s ? static_cast<In*>(p.s) + t0 * p.neurons + m : nullptr;
+    const StepRows<const R> x = currents(t0, steps);
+    const auto s = here ? StepRows<R>{reinterpret_cast<R*>(out), p.neurons} : StepRows<R>(buffer);
+    neuron.with_reset([&](auto hard, auto) {
+      fire_steps<hard, kAffine>(neuron, steps, here ? n : kHistoryBlock, x, affine, v_init, s,
+                                v_out);
+    });
+    v_init = v_out;
+    for (int64_t t = 0; t < steps; ++t) {
+      if (p.bits) pack_row(s[t], p.bits + ((t0 + t) * p.neurons + m) / 32, n);
+      if (!here && out) finish_row(s[t], out + t * p.neurons, n);
+    }
+  });
+  if (kept && !here) copy_row(v, kept, n);
+}
+
+// Membranes before reset of a block; kAffine as in fire_steps.
 template <bool kHard, bool kAffine, class R>
-void charge_steps(const RowNeuron<R>& neuron, int64_t steps, StepRows<const R> x, const R* scale,
-                  const R* shift, const R* v_init, StepRows<R> history) {
+void charge_steps(const RowNeuron<R>& neuron, int64_t steps, StepRows<const R> x,
+                  AffineRows<R> affine, const R* v_init, StepRows<R> history) {
   const Vec<R> threshold = neuron.threshold + Vec<R>{}, decay = neuron.decay + Vec<R>{};
   for (int i = 0; i < kHistoryBlock; i += kTileSize<R>) {
     Tile<R> a{}, b{};
     if (kAffine) {
-      a = Tile<R>::at(scale + i);
-      b = Tile<R>::at(shift + i);
+      a = Tile<R>::at(affine.scale + i);
+      b = Tile<R>::at(affine.shift + i);
     }
     auto v = tile_or_zero(v_init, i);
     for (int64_t t = 0; t < steps; ++t) {
@@ -157,10 +215,21 @@ struct GradientRows {
   StepRows<R> history, g;
   const R *mean, *gv;
   R *gv_init, *first, *second;
+
+  // Those of a block of a run; the membranes are one block's anyway.
+  GradientRows from(int i) const {
+    const auto at = [i](auto* row) { return row ? row + i : row; };
+    GradientRows rows{x.from(i), gs,     gsum,        history,   g.from(i),
+                      at(mean),  at(gv), at(gv_init), at(first), at(second)};
+    if (gs.pitch) rows.gs = gs.from(i);
+    if (gsum.first) rows.gsum = gsum.from(i);
+    return rows;
+  }
 };
 
 // Gradients of what the LIF integrates. With kGradient its own gradient is added to that of the
-// spikes; with kSums, the sums over the steps of the gradients and of their products with x - mean.
+// spikes; with kSums, to the sums those over the steps of the gradients and of their products with
+// x - mean.
 template <bool kHard, bool kDetach, bool kGradient, bool kSums, class Slopes, class R>
 void gradient_steps(const RowNeuron<R>& neuron, int64_t steps, const GradientRows<R> rows,
                     const Slopes slopes) {
@@ -168,7 +237,11 @@ void gradient_steps(const RowNeuron<R>& neuron, int64_t steps, const GradientRow
   for (int i = 0; i < kHistoryBlock; i += kTileSize<R>) {
     auto gv = tile_or_zero(rows.gv, i);
     Tile<R> mean{}, first{}, second{};
-    if (kSums) mean = Tile<R>::at(rows.mean + i);
+    if (kSums) {
+      mean = Tile<R>::at(rows.mean + i);
+      first = Tile<R>::at(rows.first + i);
+      second = Tile<R>::at(rows.second + i);
+    }
     for (int64_t t = steps - 1; t >= 0; --t) {
       for (int k = 0; k < kTile; ++k) {
         const int at = i + k * kLanes<R>;

@@ -1,6 +1,6 @@
 #pragma once
 // The per-ISA kernels of each op: one table of function pointers per object file, chosen at run
-// time. A kernel takes a range of blocks, throws nothing and allocates nothing.
+// time. A kernel takes a range of blocks, or runs of neurons, throws nothing and allocates nothing.
 #include <cstdint>
 
 #include "stmixer/bn_lif.h"
@@ -21,16 +21,21 @@ struct BnChannels {
   void *invstd, *scale, *shift, *slope, *offset;
 };
 
+// `count` runs of `length` neurons each, `pitch` apart.
+struct NeuronRuns {
+  int64_t first, length, pitch, count;
+};
+
+// The passes over some neurons; sums per channel, [2, channels], are added to.
 struct BnLifKernels {
   void (*pivots)(const BnStatistics& p, void* pivots) noexcept;
-  void (*statistics)(const BnStatistics& p, const void* pivots, int64_t begin, int64_t end,
+  void (*statistics)(const BnStatistics& p, const void* pivots, NeuronRuns runs,
                      double* sums) noexcept;
-  void (*forward)(const BnLifForward& p, const BnChannels& channels, int64_t begin,
-                  int64_t end) noexcept;
-  void (*backward)(const BnLifBackward& p, const BnChannels& channels, int64_t begin, int64_t end,
+  void (*forward)(const BnLifForward& p, const BnChannels& channels, NeuronRuns runs) noexcept;
+  void (*backward)(const BnLifBackward& p, const BnChannels& channels, NeuronRuns runs,
                    void* scratch, double* sums) noexcept;
-  void (*input_gradient)(const BnLifBackward& p, const BnChannels& channels, int64_t begin,
-                         int64_t end) noexcept;
+  void (*input_gradient)(const BnLifBackward& p, const BnChannels& channels,
+                         NeuronRuns runs) noexcept;
 };
 
 struct PackKernels {

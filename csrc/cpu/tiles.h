@@ -3,13 +3,16 @@
 // what such a kernel keeps or uses over the steps stays in registers. Plain loops over short rows
 // would not do: the compiler unrolls them before it gets to vectorise.
 #include "common/simd.h"
-#include "cpu/rows.h"
 
 namespace stmixer {
 namespace {
 
-// A few vectors of a row.
+// A few vectors of a row: four where there are 32 registers for them, two where there are 16.
+#if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int kTile = 4;
+#else
+constexpr int kTile = 2;
+#endif
 
 template <class R>
 constexpr int kTileSize = kTile * kLanes<R>;
@@ -27,32 +30,6 @@ struct Tile {
     for (int k = 0; k < kTile; ++k) store(row + k * kLanes<R>, lanes[k]);
   }
 };
-
-// A tile of which `count` values are there: narrow ones are converted, missing ones are any.
-template <class R, class In>
-Tile<R> read_tile(const In* row, int count) {
-  if constexpr (std::is_same_v<In, R>) {
-    if (count >= kTileSize<R>) return Tile<R>::at(row);
-  }
-  alignas(64) R values[kTileSize<R>] = {};
-  if (count >= kTileSize<R>)
-    for (int i = 0; i < kTileSize<R>; ++i) values[i] = widen(row[i]);
-  else
-    for (int i = 0; i < count; ++i) values[i] = widen(row[i]);
-  return Tile<R>::at(values);
-}
-
-// Streamed out if that is asked for, converted if narrow, never past `count`. end_streams is due at
-// the end.
-template <class R, class Out>
-void write_tile(const Tile<R>& tile, Out* row, int count, bool stream) {
-  if constexpr (std::is_same_v<Out, R>) {
-    if (count >= kTileSize<R> && !stream) return tile.store_at(row);
-  }
-  alignas(64) R values[kTileSize<R>];
-  tile.store_at(values);
-  finish_row(values, row, count < kTileSize<R> ? count : kTileSize<R>, true);
-}
 
 }  // namespace
 }  // namespace stmixer

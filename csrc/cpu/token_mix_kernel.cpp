@@ -98,7 +98,7 @@ void mix_group(const TokenMix& p, int64_t b, int64_t head, int64_t c0, int chann
           v_init ? v_init[v_base + c * p.v_strides[1] + n * p.v_strides[2]] : R(0);
     });
   }
-  fill_row<R>(scratch.s, nullptr, static_cast<int>(kMixChannels * p.pitch));
+  zero_row(scratch.s, static_cast<int>(kMixChannels * p.pitch));
   for (int64_t t = 0; t < p.steps; ++t) {
     const In* s =
         static_cast<const In*>(p.s) + t * p.s_strides[0] + b * p.s_strides[1] + c0 * p.s_strides[2];

@@ -165,30 +165,24 @@ Plan make_plan(const LifBackward& p, void* scratch) {
   return plan;
 }
 
-int64_t scratch_bytes(const BnStatistics& p) {
-  return partial_bytes(summing_tiles(p.neurons, p.layout), p.layout);
+int64_t scratch_bytes(const BnLifForward& p) {
+  return p.training ? partial_bytes(summing_tiles(p.neurons, p.layout), p.layout) : 0;
 }
 
-Plan make_plan(const BnStatistics& p, void* scratch) {
-  const ChannelTiles tiles = summing_tiles(p.neurons, p.layout);
+Plan make_plan(const BnLifForward& p, void* scratch) {
   const int64_t step = p.steps == 1 ? 0 : element_size(p.dtype);
-  const bool vector = aligned({p.x}, {p.x_step * step, row_bytes(tiles, p.dtype)});
-  const BnStatisticsLaunch launch{p, tiles, vector, static_cast<double*>(scratch)};
   Plan plan;
-  add(plan, kStatistics, tile_blocks(tiles), 0, launch);
-  add(plan, kMoments, sum_blocks(p.layout), 0, launch);
-  return plan;
-}
-
-int64_t scratch_bytes(const BnLifForward&) { return 0; }
-
-Plan make_plan(const BnLifForward& p, void*) {
+  if (p.training) {
+    const ChannelTiles tiles = summing_tiles(p.neurons, p.layout);
+    const bool vector = aligned({p.x}, {p.x_step * step, row_bytes(tiles, p.dtype)});
+    const BnStatisticsLaunch launch{statistics_of(p), tiles, vector, static_cast<double*>(scratch)};
+    add(plan, kStatistics, tile_blocks(tiles), 0, launch);
+    add(plan, kMoments, sum_blocks(p.layout), 0, launch);
+  }
   const ChannelTiles tiles = channel_tiles(p.neurons, p.layout, kRows);
-  const int64_t step = p.steps == 1 ? 0 : element_size(p.dtype);
   const bool vector = aligned(
       {p.x, p.residual, p.v_init, p.sum, p.s, p.v_out},
       {p.x_step * step, p.residual_step * step, p.neurons * step, row_bytes(tiles, p.dtype)});
-  Plan plan;
   add(plan, kBnForward, tile_blocks(tiles), 0, BnLifForwardLaunch{p, tiles, vector});
   return plan;
 }

@@ -22,14 +22,12 @@ using Plan = std::vector<KernelLaunch>;
 // Throws std::invalid_argument where there would be more blocks than a launch can have.
 int64_t scratch_bytes(const LifForward& p);
 int64_t scratch_bytes(const LifBackward& p);
-int64_t scratch_bytes(const BnStatistics& p);
 int64_t scratch_bytes(const BnLifForward& p);
 int64_t scratch_bytes(const BnLifBackward& p);
 int64_t scratch_bytes(const PackRows& p);
 int64_t scratch_bytes(const UnpackRows& p);
 Plan make_plan(const LifForward& p, void* scratch);
 Plan make_plan(const LifBackward& p, void* scratch);
-Plan make_plan(const BnStatistics& p, void* scratch);
 Plan make_plan(const BnLifForward& p, void* scratch);
 Plan make_plan(const BnLifBackward& p, void* scratch);
 Plan make_plan(const PackRows& p, void* scratch);

@@ -9,7 +9,7 @@ struct ChannelLayout {
   int64_t channels, inner;
 };
 
-// Per-channel values are in the state type (float, or double for f64).
+// Statistics of x per channel.
 struct BnStatistics {
   Dtype dtype;
   int64_t steps, neurons, x_step;
@@ -19,12 +19,13 @@ struct BnStatistics {
   void* var;  // biased
 };
 
+// Per-channel values are in the state type (float, or double for f64).
 struct BnParameters {
   double eps;
   const void* weight;  // or null for 1
   const void* bias;    // or null for 0
-  const void* mean;
-  const void* var;
+  void* mean;
+  void* var;
 };
 
 struct BnLifForward {
@@ -33,6 +34,7 @@ struct BnLifForward {
   ChannelLayout layout;
   Neuron neuron;
   BnParameters bn;
+  bool training;  // whether mean and var are those of x, and first to be filled in
   const void* x;
   const void* residual;  // or null
   const void* v_init;    // or null
@@ -63,7 +65,11 @@ struct BnLifBackward {
   void* scratch;  // threads * bn_lif_scratch_bytes(steps, dtype)
 };
 
-void bn_statistics(const BnStatistics& p, int threads);
+// Those that a forward pass in training begins with.
+inline BnStatistics statistics_of(const BnLifForward& p) {
+  return {p.dtype, p.steps, p.neurons, p.x_step, p.layout, p.x, p.bn.mean, p.bn.var};
+}
+
 void bn_lif_forward(const BnLifForward& p, int threads);
 int64_t bn_lif_scratch_bytes(int64_t steps, Dtype dtype);
 void bn_lif_backward(const BnLifBackward& p, int threads);

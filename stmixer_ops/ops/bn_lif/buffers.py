@@ -9,7 +9,6 @@ from torch import Tensor
 
 from .. import _native
 from ..lif import buffers as lif_buffers
-from ..lif.spec import state_dtype
 
 
 class ForwardCall(NamedTuple):
@@ -63,8 +62,10 @@ def _channel_run(dense: Tensor, channel_dim: int) -> int:
     return 1 if dense.shape[channel_dim] == 1 else dense.stride(channel_dim)
 
 
-def _in_state_type(parameter: Tensor | None, x: Tensor) -> Tensor | None:
-    return None if parameter is None else parameter.to(state_dtype(x.dtype)).contiguous()
+def _in_state_type(parameter: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    if parameter is None or (parameter.dtype == dtype and parameter.is_contiguous()):
+        return parameter
+    return parameter.to(dtype).contiguous()
 
 
 class Forward(NamedTuple):
@@ -96,8 +97,8 @@ def forward(call: ForwardCall) -> Forward:
     return Forward(
         x,
         _channel_run(s, call.channel_dim),
-        _in_state_type(call.weight, x),
-        _in_state_type(call.bias, x),
+        _in_state_type(call.weight, dtype),
+        _in_state_type(call.bias, dtype),
         mean,
         var,
         None if call.residual is None else _native.with_steps(call.residual, strides),
@@ -131,6 +132,7 @@ def backward(call: BackwardCall) -> Backward:
     which is then finished in place."""
     gs, gv, x, v_init, g, gv_init = lif_buffers.backward(call.gs, call.gv, call.x, call.v_init)
     strides = g.stride()[1:]
+    per_channel = torch.empty_like if x.numel() else torch.zeros_like
     return Backward(
         gs,
         None if call.gsum is None else _native.with_steps(call.gsum, strides, packed=True),
@@ -139,11 +141,11 @@ def backward(call: BackwardCall) -> Backward:
         _channel_run(g, call.channel_dim),
         None if call.total is None else _native.with_steps(call.total, strides, packed=True),
         v_init,
-        _in_state_type(call.weight, x),
-        _in_state_type(call.bias, x),
+        _in_state_type(call.weight, call.mean.dtype),
+        _in_state_type(call.bias, call.mean.dtype),
         g,
         _native.empty_like_steps(x, strides) if call.residual_gradient else g,
-        torch.zeros_like(call.mean),
-        torch.zeros_like(call.mean),
+        per_channel(call.mean),
+        per_channel(call.mean),
         gv_init,
     )

@@ -16,19 +16,6 @@ def bn_lif_forward(
     x, inner, weight, bias, mean, var, residual, v_init, s, total, v, bits = buffers.forward(call)
     extension, code = _native.extension(), _native.DTYPE_CODES[x.dtype]
     channels, steps, neurons = x.shape[call.channel_dim], x.shape[0], _native.step_size(x)
-    if call.training:
-        statistics = extension.BnStatistics(
-            code,
-            steps,
-            neurons,
-            x.stride(0),
-            channels,
-            inner,
-            x.data_ptr(),
-            mean.data_ptr(),
-            var.data_ptr(),
-        )
-        run(statistics, x.device)
     if x.numel():
         parameters = extension.BnLifForward(
             code,
@@ -44,6 +31,7 @@ def bn_lif_forward(
             _native.address(bias),
             mean.data_ptr(),
             var.data_ptr(),
+            call.training,
             x.data_ptr(),
             _native.address(residual),
             _native.address(v_init),

@@ -107,7 +107,11 @@ def check(
 
 
 class _BNLIF(torch.autograd.Function):
-    """Saves the input (and the sum where it is kept); normalisation and membrane are recomputed."""
+    """Saves the input (and the sum where it is kept); normalisation and membrane are recomputed.
+
+    Gives those of spikes, sum, state, bits, mean and variance that were asked for: each output
+    costs the graph 3 us.
+    """
 
     @staticmethod
     def forward(
@@ -115,48 +119,42 @@ class _BNLIF(torch.autograd.Function):
         detach_reset: bool,
         surrogate: str,
         scale: float,
+        return_sum: bool,
         backend: str,
         *arguments: Any,
     ) -> tuple[Tensor, ...]:
         call = ForwardCall(*arguments)
         s, total, v, bits, mean, var = _forward(*arguments, backend)
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(bits, mean, var)
-        ctx.keep_sum, ctx.return_state = call.keep_sum, call.return_state
-        kept = total if call.keep_sum else None
-        ctx.save_for_backward(call.x, call.weight, call.bias, kept, call.v_init, mean, var)
+        ctx.save_for_backward(
+            call.x, call.weight, call.bias, total if call.keep_sum else None, call.v_init, mean, var
+        )
+        ctx.asked = return_sum, call.return_state
         ctx.has_residual = call.residual is not None
         ctx.options = (call.eps, call.training, ctx.has_residual, call.channel_dim)
         ctx.options += (call.threshold, call.decay, call.reset, detach_reset, surrogate, scale)
         ctx.backend = backend
-        return s, total, v, bits, mean, var
+        plain = (*((bits,) if call.pack else ()), *((mean, var) if call.training else ()))
+        ctx.mark_non_differentiable(*plain)
+        return s, *((total,) if return_sum else ()), *((v,) if call.return_state else ()), *plain
 
     @staticmethod
-    def backward(
-        ctx: Any, gs: Tensor | None, gsum: Tensor | None, gv: Tensor | None, *others: None
-    ) -> tuple[Any, ...]:
+    def backward(ctx: Any, gs: Tensor | None, *gradients: Tensor | None) -> tuple[Any, ...]:
         x, weight, bias, total, v_init, mean, var = ctx.saved_tensors
-        # Placeholders of results nobody asked for have gradients of their own in traced graphs.
-        gsum = gsum if ctx.keep_sum else None
-        gv = gv if ctx.return_state else None
+        rest = iter(gradients)
+        gsum, gv = (next(rest) if asked else None for asked in ctx.asked)
         call = BackwardCall(gs, gsum, gv, x, total, v_init, weight, bias, mean, var, *ctx.options)
         gx, gresidual, gweight, gbias, gv_init = _backward(*call, ctx.backend)
-        none = [None] * 4
         return (
-            *none,  # of what is not in the call
+            *[None] * 5,  # of what is not in the call
             gx,
             None if weight is None else gweight.to(weight.dtype),
             None if bias is None else gbias.to(bias.dtype),
-            *none,  # running statistics, training, eps
+            *[None] * 4,  # running statistics, training, eps
             gresidual if ctx.has_residual else None,
             None if v_init is None else gv_init,
             *[None] * 7,
         )
-
-
-def _update_running(running: Tensor, batch: Tensor, momentum: float) -> None:
-    with torch.no_grad():
-        running.lerp_(batch.to(running.dtype), momentum)
 
 
 def bn_lif(
@@ -177,11 +175,13 @@ def bn_lif(
     spec: LIFSpec,
     v_init: Tensor | None,
     backend: str | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """Spikes, what the LIF integrated, last membrane, bits; the last three where asked for."""
     kernels = dict.fromkeys(("cuda", "triton", "cpu"), surrogate_obstacle(spec.surrogate))
     tensors = (x, weight, bias, running_mean, running_var, residual, v_init)
     chosen = choose("bn_lif", backend, kernels, tensors)
+    total: Tensor | None
+    v: Tensor | None
     if chosen == "reference":
         s, total, v = reference.bn_lif(
             x,
@@ -221,11 +221,16 @@ def bn_lif(
         pack,
     )
     surrogate = spec.surrogate
-    s, total, v, bits, mean, var = _BNLIF.apply(
-        spec.detach_reset, surrogate.name, surrogate.scale, chosen, *call
+    results = iter(
+        _BNLIF.apply(spec.detach_reset, surrogate.name, surrogate.scale, keep_sum, chosen, *call)
     )
+    s = next(results)
+    total, v, bits = (next(results) if asked else None for asked in (keep_sum, return_state, pack))
     if training and running_mean is not None and running_var is not None:
+        mean, var = results
         count = x.numel() // x.shape[channel_dim]
-        _update_running(running_mean, mean, momentum)
-        _update_running(running_var, var * (count / (count - 1)), momentum)
+        with torch.no_grad():
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+            unbiased = var * (count / (count - 1))
+            running_var.lerp_(unbiased.to(running_var.dtype), momentum)
     return s, total, v, bits
