@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from support.paths import SHARED
 import pytest
 import torch
 
@@ -65,7 +66,7 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of larger data sets, if there is one."""
-    for folder in (os.environ.get("STMIXER_DATA"), Path(__file__).parents[2] / "shared" / "data"):
+    for folder in (os.environ.get("STMIXER_DATA"), SHARED / "data"):
         if folder and Path(folder).is_dir():
             return Path(folder)
     pytest.skip("no larger data: STMIXER_DATA names no folder")

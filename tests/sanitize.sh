@@ -16,6 +16,5 @@ cd tests
 export STMIXER_FUZZ_CASES=${STMIXER_FUZZ_CASES:-20000}
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
 export PYTHONPATH=$target LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)"
-exec "$python" -m pytest -q test_ops_lif.py test_ops_bn_lif.py test_ops_token_mix.py \
-  test_ops_linear_pack.py test_engine_*.py \
-  --ignore test_engine_example.py -k "not allocates_nothing and not ten_thousand_calls" "$@"
+exec "$python" -m pytest -q ops/test_lif.py ops/test_bn_lif.py ops/test_token_mix.py \
+  ops/test_linear_pack.py engine graph --ignore engine/test_example.py -k "not allocates_nothing and not ten_thousand_calls" "$@"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from gpu_cases import DEVICE, REHEARSED
+from support.gpu_cases import DEVICE, REHEARSED
 
 from stmixer_ops.ops._obstacles import OBSTACLES
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from gpu_cases import DTYPES, LAYOUTS, OPS, REHEARSED, STEPS, needs_kernels, require_kernels
-from ops_calls import (
+from support.gpu_cases import DTYPES, LAYOUTS, OPS, REHEARSED, STEPS, needs_kernels, require_kernels
+from support.ops_calls import (
     BNCase,
     check_nan,
     flips_outside,
@@ -16,8 +16,8 @@ from ops_calls import (
     run_token_mix_lif,
     state_type,
 )
-from ops_cases import LAYOUTS as LAY_OUT
-from ops_cases import SURROGATES, TOLERANCE, error
+from support.ops_cases import LAYOUTS as LAY_OUT
+from support.ops_cases import SURROGATES, TOLERANCE, error
 
 from stmixer_ops import functional as F
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gpu_cases import DEVICE, REHEARSED, needs_kernels, require_kernels
-from ops_calls import BNCase, random_spikes
-from ops_cases import error
-from test_golden import assert_spikes_by_the_local_rule
-from test_nn_inference import images, stmixer
-from test_ops_compile import CASES, check_full_graph, op_samples
+from support.gpu_cases import DEVICE, REHEARSED, needs_kernels, require_kernels
+from support.ops_calls import BNCase, random_spikes
+from support.ops_cases import error
+from models.test_golden import assert_spikes_by_the_local_rule
+from nn.test_inference import images, stmixer
+from ops.test_compile import CASES, check_full_graph, op_samples
 from torch.library import opcheck
 from torch.utils._pytree import tree_map
 

@@ -133,7 +133,7 @@ _STAGES = 3
 
 
 def tiles(dtype: torch.dtype, with_state: bool) -> list[Tile]:
-    """Large to small: none of them spills (tests/test_ops_conv_lif.py), which is what limits
+    """Large to small: none of them spills (tests/ops/test_conv_lif.py), which is what limits
     the first: a tile has an accumulator and a membrane, and float32 products take three passes."""
     k = 32 if dtype == torch.float32 else 64
     large = [] if with_state or dtype == torch.float32 else [Tile(128, 64, k, 8)]

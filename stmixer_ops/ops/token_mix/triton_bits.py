@@ -113,7 +113,7 @@ _ENOUGH_PROGRAMS = 256  # about two for each multiprocessor of a large GPU
 
 
 def tiles(dtype: torch.dtype, tokens: int) -> list[Tile]:
-    """Large to small; none of them spills (tests/test_ops_token_mix_bits.py), which is what limits
+    """Large to small; none of them spills (tests/ops/test_token_mix_bits.py), which is what limits
     float32, whose products take three passes."""
     wide = dtype == torch.float32
     rows = min(max(triton.next_power_of_2(tokens), 16), 32 if wide else 64)

@@ -1,0 +1,68 @@
+"""The example program in C++, built without Python, gives Python's logits."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from support.paths import ROOT
+import numpy as np
+import pytest
+from support.engine_cases import images, patch_graph
+
+from stmixer_ops.engine import Engine
+from stmixer_ops.engine.quantize import quantize
+
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not (ROOT / "examples").is_dir():
+        pytest.skip("needs the sources")
+    for tool in ("cmake", os.environ.get("CXX", "c++")):
+        if shutil.which(tool) is None:
+            pytest.skip(f"needs {tool}")
+    build = tmp_path_factory.mktemp("build")
+    options = ["-DSTMIXER_PYTHON=OFF", "-DSTMIXER_EXAMPLES=ON", "-DCMAKE_BUILD_TYPE=Debug"]
+    subprocess.run(["cmake", "-S", ROOT, "-B", build, *options], check=True, capture_output=True)
+    jobs = str(os.cpu_count() or 1)
+    subprocess.run(["cmake", "--build", build, "-j", jobs], check=True, capture_output=True)
+    return build / "classify"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_example_gives_the_same_logits(program: Path, tmp_path: Path, precision: str) -> None:
+    graph = patch_graph(steps=3)
+    engine = Engine(graph if precision == "fp32" else quantize(graph))
+    x = images(graph, 1)
+    model, image = tmp_path / "model.stmx", tmp_path / "image.raw"
+    engine.save(model)
+    x.tofile(image)
+    run = subprocess.run([program, model, image], check=True, capture_output=True, text=True)
+    found = {int(c): np.float32(v) for c, v in re.findall(r"class (\d+): (\S+)", run.stdout)}
+    expected = engine(x)[0]
+    assert list(found) == list(np.argsort(-expected, kind="stable")[:5])
+    assert all(found[c] == expected[c] for c in found)
+    assert re.search(r"^[\d.]+ ms \(", run.stdout, re.MULTILINE), run.stdout
+
+
+def test_the_example_says_what_is_wrong(program: Path, tmp_path: Path) -> None:
+    model, image = tmp_path / "model.stmx", tmp_path / "image.raw"
+    Engine(patch_graph()).save(model)
+    image.write_bytes(b"\0" * 100)
+    damaged = tmp_path / "damaged.stmx"
+    damaged.write_bytes(model.read_bytes()[:-1])
+
+    def complaint(*arguments: Path) -> str:
+        run = subprocess.run([program, *arguments], capture_output=True, text=True)
+        assert run.returncode in (1, 2) and not run.stdout
+        return run.stderr
+
+    assert "image.raw must hold 576 bytes, float32 [3, 8, 6]" in complaint(model, image)
+    assert "damaged.stmx is not a usable engine file: its checksum" in complaint(damaged, image)
+    assert "cannot read" in complaint(tmp_path / "nothing.stmx", image)
+    assert "cannot read" in complaint(tmp_path, image)
+    assert "usage" in complaint(model)

@@ -1,0 +1,168 @@
+"""What the code may not do: import upwards, grow too long, export more than a table."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.paths import ROOT
+
+import stmixer_ops as so
+
+PACKAGE = Path(so.__file__).parent
+
+# -- Who imports whom -----------------------------------------------------------------------------
+
+# A room may import the rooms after it. Only the engine's export looks at nn and models, and nothing
+# in the engine loads it before a model is compiled (test_import_is_lazy).
+ROOMS = ["cli", "train", "data", "engine", "models", "nn", "functional", "ops", "surrogate"]
+ALLOWED = {
+    "cli": {"train", "data", "engine", "models", "nn", "functional", "ops"},
+    "train": {"data", "models", "nn", "functional"},
+    "data": set(),
+    "engine": set(),
+    "models": {"nn", "functional", "surrogate"},
+    "nn": {"functional", "ops", "surrogate"},
+    "functional": {"ops", "surrogate"},
+    "ops": {"surrogate"},
+    "surrogate": set(),
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Rooms of this package that a file imports, anywhere in it."""
+    package = ["stmixer_ops", *path.relative_to(PACKAGE).parts[:-1]]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            target = [*base, *(node.module or "").split(".")]
+            names = [[*target, alias.name] for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+        else:
+            continue
+        for name in names:
+            name = [part for part in name if part]
+            if name[0] == "stmixer_ops" and len(name) > 1:
+                found.add(name[1])
+    return found & set(ROOMS)
+
+
+def package_files() -> list[Path]:
+    return [p for p in sorted(PACKAGE.rglob("*.py")) if p.parent != PACKAGE or p.stem in ROOMS]
+
+
+@pytest.mark.parametrize("path", package_files(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_arrows_point_one_way(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    allowed = ALLOWED[room] | {room}
+    if path.parent.name == "engine" and path.stem == "export":
+        allowed |= {"nn", "models"}
+    assert imports(path) <= allowed
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.glob("ops/*/reference.py")), ids=lambda p: p.parent.name
+)
+def test_references_import_only_torch(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert {alias.name.split(".")[0] for alias in node.names} <= {"torch"}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            assert (node.module or "").split(".")[0] in {"torch", "__future__"}
+        elif isinstance(node, ast.ImportFrom):
+            names = {(node.module or "").split(".")[-1], *(alias.name for alias in node.names)}
+            assert names & {"reference", "spec"}, f"{path}: {names}"
+
+
+@pytest.mark.parametrize("backend", ["cpu", "triton", "cuda"])
+def test_launchers_never_import_each_others_backend(backend):
+    others = {"cpu", "triton", "cuda", "op"} - {backend}
+    for path in PACKAGE.glob(f"ops/*/{backend}.py"):
+        modules = {
+            alias.name
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        assert modules.isdisjoint(others), path
+
+
+def c_sources() -> list[Path]:
+    folder = ROOT / "csrc"
+    if not folder.is_dir():
+        pytest.skip("the C++ sources are not beside the tests")
+    return sorted(p for p in folder.rglob("*") if p.suffix in {".h", ".cpp", ".cu"})
+
+
+def test_csrc_knows_neither_python_nor_torch():
+    for path in c_sources():
+        for line in path.read_text().splitlines():
+            if line.startswith("#include"):
+                assert not any(
+                    word in line.lower() for word in ("python", "torch", "pybind", "aten")
+                )
+
+
+def test_no_file_is_too_long():
+    files = [*PACKAGE.rglob("*.py"), *c_sources()]
+    assert {str(p): n for p in files if (n := len(p.read_text().splitlines())) > 420} == {}
+
+
+ISA_FLAGS = [
+    "-mavx2",
+    "-mbmi",
+    "-mbmi2",
+    "-mlzcnt",
+    "-mpopcnt",
+    "-mavx512f",
+    "-mavx512bw",
+    "-mavx512dq",
+    "-mavx512vl",
+]
+
+
+@pytest.mark.parametrize("kernel", ["cpu", "engine"])
+def test_kernel_objects_export_one_table_and_nothing_weak(kernel, tmp_path):
+    """A weak function compiled for AVX-512 could be the copy the linker keeps for everyone."""
+    compiler = shutil.which("g++")
+    if compiler is None or os.uname().machine != "x86_64":
+        pytest.skip("needs g++ on x86-64")
+    for source in [p for p in c_sources() if p.name.endswith("_kernel.cpp")]:
+        if source.parent.name != kernel:
+            continue
+        built = tmp_path / f"{source.stem}.o"
+        subprocess.run(
+            [
+                compiler,
+                "-std=c++17",
+                "-O1",
+                "-fPIC",
+                "-fno-exceptions",
+                "-ffp-contract=off",
+                *ISA_FLAGS,
+                "-DSTMIXER_X86=1",
+                "-DSTMIXER_ISA=avx512",
+                f"-I{ROOT}/csrc",
+                f"-I{ROOT}/csrc/include",
+                "-c",
+                str(source),
+                "-o",
+                str(built),
+            ],
+            check=True,
+        )
+        symbols = subprocess.run(
+            ["nm", "--defined-only", "--extern-only", str(built)],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split("\n")
+        exported = [line.split()[1:] for line in symbols if line.strip()]
+        assert len(exported) == 1, exported
+        assert exported[0][0] in {"D", "R"}
