@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,14 @@ def run(args: argparse.Namespace) -> int:
     path = Path(args.engine)
     engine = Engine.load(path, num_threads=args.threads)
     labels = read_labels(path)
+    status = 0
     for name in args.images:
-        image = _read(Path(name), labels)
+        try:
+            image = _read(Path(name), labels)
+        except (OSError, ValueError) as error:  # the others are classified all the same
+            print(f"stmixer: error: {' '.join(str(error).split())}", file=sys.stderr)
+            status = 2
+            continue
         result = engine.run(image)
         share = torch.as_tensor(result.logits)[0].softmax(0)
         best = share.topk(min(args.top, len(share)))
@@ -41,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         )
         spikes = quantity(result.stats.spikes)
         print(f"{name}: {answer} ({spikes} spikes, {_milliseconds(engine, image):.2f} ms)")
-    return 0
+    return status
 
 
 def _milliseconds(engine: Engine, image: torch.Tensor, calls: int = 9) -> float:

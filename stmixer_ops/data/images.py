@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ._optional import require
+from .pictures import fit, open_image, to_tensor
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-# Fraction of the shorter side that the central crop of larger pictures keeps.
-CROP_FRACTION = 0.875
 
 
 class MemoryImages(Dataset):
@@ -119,7 +115,8 @@ ImageSet: TypeAlias = MemoryImages | FolderImages
 class ImageData:
     """A data set: what to train on, what to test on, and what a checkpoint has to remember of it.
 
-    ``mean`` and ``std`` are per channel, of values scaled to [0, 1].
+    ``mean`` and ``std`` are per channel, of values scaled to [0, 1]. ``notes`` are lines for the
+    log, about what was found and what was left out.
     """
 
     name: str
@@ -129,6 +126,7 @@ class ImageData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     img_size: int
+    notes: tuple[str, ...] = ()
 
     @property
     def in_channels(self) -> int:
@@ -137,33 +135,3 @@ class ImageData:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
-
-
-def open_image(path: Path, in_channels: int) -> Image:
-    """The picture in ``path``, in colour or (``in_channels=1``) in grey."""
-    pil = require("PIL.Image", "train", f"reading {path}")
-    content = io.BytesIO(path.read_bytes())  # one read instead of the many small ones of PIL
-    try:
-        with pil.open(content) as image:
-            return image.convert("RGB" if in_channels == 3 else "L")
-    except (OSError, ValueError, SyntaxError) as error:  # how PIL reports damaged files
-        raise ValueError(f"{path}: not a readable image ({error})") from error
-
-
-def fit(image: Image, size: int) -> Image:
-    """Scale the shorter side to ``size / CROP_FRACTION`` and cut out the central square."""
-    if image.size == (size, size):
-        return image
-    pil = require("PIL.Image", "train", "resizing images")
-    width, height = image.size
-    scale = size / CROP_FRACTION / min(width, height)
-    width, height = max(size, round(width * scale)), max(size, round(height * scale))
-    left, top = (width - size) // 2, (height - size) // 2
-    scaled = image.resize((width, height), pil.Resampling.BICUBIC)
-    return scaled.crop((left, top, left + size, top + size))
-
-
-def to_tensor(image: Image) -> Tensor:
-    """uint8 ``[C, H, W]``."""
-    pixels = np.array(image, dtype=np.uint8)
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1).copy())

@@ -266,6 +266,13 @@ def test_compile_and_run(checkpoint, tmp_path, capsys):
     (tmp_path / "broken.png").write_bytes(b"no image")
     line = refused(capsys, ["run", str(engine), str(tmp_path / "broken.png")])
     assert "broken.png: not a readable image" in line
+    three = [str(tmp_path / name) for name in ("broken.png", "digit.png", "gone.png")]
+    assert main(["run", str(engine), *three]) == 2
+    out, error = capsys.readouterr()
+    assert out.count("digit.png: ") == 1 and [
+        name in line
+        for name, line in zip(("broken.png", "gone.png"), error.splitlines(), strict=True)
+    ] == [True, True]
     labels = tmp_path / "m.labels.json"
     labels.write_text("{}")
     assert "m.labels.json: expected classes" in refused(capsys, ["run", str(engine), "x"])
