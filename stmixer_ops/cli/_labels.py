@@ -6,23 +6,23 @@ An engine file is a network and nothing else; this JSON file lies beside it.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .._files import user_path, write_atomically
+
 
 def labels_path(engine: Path) -> Path:
     """``m.stmx`` to ``m.labels.json``."""
-    return engine.with_suffix(".labels.json")
+    return user_path(engine).with_suffix(".labels.json")
 
 
 def write_labels(engine: Path, data: Mapping[str, Any]) -> None:
     """``data``: the section of this name in a checkpoint."""
     path = labels_path(engine)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(dict(data), indent=1) + "\n")
-    os.replace(temporary, path)
+    text = json.dumps(dict(data), indent=1) + "\n"
+    write_atomically(path, lambda p: p.write_text(text))
 
 
 def read_labels(engine: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .._files import write_atomically
+from .._files import user_path, write_atomically
 from ..data import ImageData
 from ..engine import Engine
 from ..engine.calibrate import MAX_SAMPLES
@@ -52,8 +52,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     _check(args)
     saved = load_checkpoint(args.checkpoint)
-    out = Path(args.out) if args.out else saved.path.with_suffix(".stmx")
-    report = Path(args.report) if args.report else out.with_suffix(".report.json")
+    out = user_path(args.out) if args.out else saved.path.with_suffix(".stmx")
+    report = user_path(args.report) if args.report else out.with_suffix(".report.json")
     for path in (out, report):
         if not path.parent.is_dir():
             raise FileNotFoundError(f"{path}: expected the folder {path.parent} to exist")

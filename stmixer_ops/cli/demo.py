@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._files import write_atomically
+from .._files import user_path, write_atomically
 from ..data import ImageData, load_dataset
 from ..data._optional import require
 from ..engine import Engine
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     for module, purpose in (("sklearn", "the demo's data"), ("matplotlib", "the demo's picture")):
         require(module, "train", purpose)  # now rather than after the training
-    out, display = Path(args.out), open_display()
+    out, display = user_path(args.out), open_display()
     data = load_dataset("digits")
     images = normalise(
         first_images(data.test, len(data.test)), torch.tensor(data.mean), torch.tensor(data.std)

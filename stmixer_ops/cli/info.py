@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .._files import user_path
 from ..models import create_model
 from ..models.base import SpikingClassifier
 from ..train.augment import normalise
@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     set_threads(args.threads)
     steps = {"T": args.T} if args.T else {}
-    if Path(args.model).suffix == ".safetensors" or Path(args.model).is_file():
+    if user_path(args.model).suffix == ".safetensors" or user_path(args.model).is_file():
         saved = load_checkpoint(args.model)
         model = saved.build_model(**steps)
         images, source = _images(saved, args)

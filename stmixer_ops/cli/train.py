@@ -10,6 +10,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from .._files import user_path
 from ..data import list_datasets
 from ..train.loop import train
 from ..train.progress import open_display
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     changes = _changes(args)
     data, root = args.data, args.root
     if data is not None and data not in list_datasets():
-        if not Path(data).is_dir():
+        if not user_path(data).is_dir():
             raise ValueError(
                 f"data set must be one of {', '.join(list_datasets())} or a folder of images, "
                 f"got {data!r}"
@@ -104,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--resume goes on with the recipe inside; leave out {sorted(changes)[0]}")
     if args.out is None and recipe is None:
         raise ValueError("--resume needs --out, the folder of the run, or the data set")
-    out = Path(args.out) if args.out else Path("out") / typing.cast(Recipe, recipe).data
+    out = user_path(args.out) if args.out else Path("out") / typing.cast(Recipe, recipe).data
     try:
         result = train(
             recipe,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,34 @@ _ARRAY_GLOBALS = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
 }
+
+
+@dataclass(frozen=True)
+class CifarLayout:
+    """Names of the files, and of what is in them."""
+
+    folder: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    labels_key: str
+    meta: str
+    names_key: str
+
+    def find(self, root: Path) -> Path | None:
+        """``root`` or the folder in it that holds the files, whatever ``root`` is called."""
+        for folder in (root, root / self.folder):
+            if (folder / self.meta).is_file() and (folder / self.test[0]).is_file():
+                return folder
+        return None
+
+
+CIFAR10 = CifarLayout(
+    "cifar-10-batches-py", tuple(f"data_batch_{i}" for i in range(1, 6)), ("test_batch",),
+    "labels", "batches.meta", "label_names",
+)  # fmt: skip
+CIFAR100 = CifarLayout(
+    "cifar-100-python", ("train",), ("test",), "fine_labels", "meta", "fine_label_names"
+)
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -81,18 +111,18 @@ def read_class_names(path: Path, key: str) -> tuple[str, ...]:
     return tuple(n.decode("latin1") if isinstance(n, bytes) else str(n) for n in names)
 
 
-def load_cifar(folder: Path) -> tuple[MemoryImages, MemoryImages, tuple[str, ...]]:
-    """Train set, test set and class names from ``cifar-10-batches-py`` or ``cifar-100-python``."""
-    if folder.name == "cifar-10-batches-py":
-        train, test = [f"data_batch_{i}" for i in range(1, 6)], ["test_batch"]
-        classes, key = read_class_names(folder / "batches.meta", "label_names"), "labels"
-    else:
-        train, test = ["train"], ["test"]
-        classes, key = read_class_names(folder / "meta", "fine_label_names"), "fine_labels"
-    return _stack(folder, train, key, classes), _stack(folder, test, key, classes), classes
+def load_cifar(
+    folder: Path, layout: CifarLayout
+) -> tuple[MemoryImages, MemoryImages, tuple[str, ...]]:
+    """Train set, test set and class names from the files of ``layout`` in ``folder``."""
+    classes = read_class_names(folder / layout.meta, layout.names_key)
+    train, test = (
+        _stack(folder, names, layout.labels_key, classes) for names in (layout.train, layout.test)
+    )
+    return train, test, classes
 
 
-def _stack(folder: Path, names: list[str], key: str, classes: tuple[str, ...]) -> MemoryImages:
+def _stack(folder: Path, names: Sequence[str], key: str, classes: tuple[str, ...]) -> MemoryImages:
     pixels, labels = zip(*(read_batch(folder / name, key) for name in names), strict=True)
     targets = np.concatenate([np.asarray(part, dtype=np.int64) for part in labels])
     if targets.size == 0 or targets.min() < 0 or targets.max() >= len(classes):

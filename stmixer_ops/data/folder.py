@@ -1,75 +1,164 @@
-"""Folders of images: ``{train,test}/<class>/*.jpg``, or ``<class>/*.jpg`` alone."""
+"""Folders of images as people have them: ``{train,test}/<class>/*.jpg``, or ``<class>/*.jpg``.
+
+Names of splits are known in any case. Hidden files and folders (``.ipynb_checkpoints``, macOS's
+``._*``) and those of operating systems (``__MACOSX``, ``@eaDir``) are no data.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from .digits import held_out
-from .images import FolderImages, ImageSet, open_image
+from .images import FolderImages
+from .sets import LoadOptions, Sets
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-TEST_NAMES = ("test", "val")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".gif", ".ppm", ".pgm", ".pbm",
+    ".pnm", ".tif", ".tiff", ".webp", ".avif", ".jp2",
+)  # fmt: skip
+TRAIN_NAMES = ("train", "training")
+TEST_NAMES = ("test", "testing", "val", "valid", "validation")  # the first that is there
+SYSTEM_NAMES = {
+    "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
+    "__pycache__",
+}  # fmt: skip
 MEMORY_LIMIT = 512 << 20  # bytes of decoded images that are kept instead of read again
 
+_Files = list[tuple[Path, int]]
 
-def load_folder(
-    root: Path, img_size: int, in_channels: int = 3, in_memory: bool | None = None
-) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
-    """Train set, test set and class names (sorted) of a folder of images.
 
-    With ``root/train`` the test set is ``root/test`` or ``root/val``; a root that holds the
-    classes themselves is split, every fifth file of a class (by name) being held out.
+def load_folder(root: Path, options: LoadOptions) -> Sets:
+    """The two sets of a folder of images; its classes are the folders' names, sorted.
 
-    Args:
-        in_memory: decode everything now; None does so where the images have the size
-            ``img_size`` already and take at most 512 MiB.
+    With ``root/train`` (or ``training``) the test set is ``root/test``, ``testing``, ``val``,
+    ``valid`` or ``validation``, the first of them that is there; both must have the same classes.
+    A root that holds the classes themselves is split, every fifth file of a class (by name) being
+    held out. ``options.in_memory=None`` decodes everything now where the images have the size
+    ``img_size`` already and take at most 512 MiB.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the folder, what was looked for and what was found.
     """
-    if (root / "train").is_dir():
-        test_root = next((root / n for n in TEST_NAMES if (root / n).is_dir()), None)
-        if test_root is None:
-            raise FileNotFoundError(f"{root}: expected a folder test or val beside train")
-        classes = _class_names(root / "train")
-        train_files = _scan(root / "train", classes)
-        if extra := sorted(set(_class_names(test_root)) - set(classes)):
-            raise ValueError(f"{test_root}: class {extra[0]!r} has no folder in {root / 'train'}")
-        test_files = _scan(test_root, classes)
-    else:
-        classes = _class_names(root)
+    train_root, test_root, notes = find_splits(root)
+    classes = _class_names(train_root)
+    if test_root is None:
         files = _scan(root, classes)
         test = held_out([label for _, label in files])
         train_files = [f for f, t in zip(files, test, strict=True) if not t]
         test_files = [f for f, t in zip(files, test, strict=True) if t]
         if not test_files:
             raise ValueError(f"{root}: expected at least 5 images in a class to hold one out")
-    sets = [
-        FolderImages([p for p, _ in files], [c for _, c in files], img_size, in_channels)
-        for files in (train_files, test_files)
+    else:
+        _compare_classes(train_root, classes, test_root, _class_names(test_root))
+        train_files, test_files = _scan(train_root, classes), _scan(test_root, classes)
+    train, test_set = (
+        FolderImages([p for p, _ in f], [c for _, c in f], options.img_size, options.in_channels)
+        for f in (train_files, test_files)
+    )
+    if _keep_in_memory(options, train, len(train) + len(test_set)):
+        return Sets(train.in_memory(), test_set.in_memory(), classes, notes)
+    return Sets(train, test_set, classes, notes)
+
+
+def find_splits(root: Path) -> tuple[Path, Path | None, tuple[str, ...]]:
+    """Folder of the training set, folder of the test set (None: in one with it), and a note.
+
+    Raises:
+        FileNotFoundError: one of the two is missing, or one is there twice.
+    """
+    folders = _folders(root)
+    # A folder of that name without folders in it may be a class: pictures of trains.
+    trains = [f for f in folders if f.name.lower() in TRAIN_NAMES and _folders(f)]
+    tests = [f for f in folders if f.name.lower() in TEST_NAMES]
+    if not trains and (not tests or len(tests) < len(folders)):
+        return root, None, ()
+    if len(trains) != 1:
+        raise FileNotFoundError(
+            f"{root}: expected one training set (a folder {' or '.join(TRAIN_NAMES)} with a "
+            f"folder per class), found {_listed(trains or folders)}"
+        )
+    tests.sort(key=lambda f: (TEST_NAMES.index(f.name.lower()), f.name))
+    # Without class folders it is a test set without labels, as competitions have it.
+    chosen = next((f for f in tests if _folders(f)), None)
+    if chosen is None:
+        raise FileNotFoundError(
+            f"{root}: expected a folder test or val beside {trains[0].name} (or "
+            f"{', '.join(TEST_NAMES)}, in any case) with a folder per class, "
+            f"found {_listed(folders)}"
+        )
+    others = [f for f in tests if f != chosen]
+    unused = f"; not used: {_listed(others)}" if others else ""
+    note = f"training set: {trains[0].name}, test set: {chosen.name}{unused}"
+    return trains[0], chosen, (note,)
+
+
+def _keep_in_memory(options: LoadOptions, train: FolderImages, count: int) -> bool:
+    if options.in_memory is not None:
+        return options.in_memory
+    size = options.img_size
+    if count * options.in_channels * size**2 > MEMORY_LIMIT:
+        return False
+    return train.pil(0).size == (size, size)
+
+
+def _is_data(name: str) -> bool:
+    return not name.startswith(".") and name.lower() not in SYSTEM_NAMES
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(Path(e.path) for e in os.scandir(folder) if _is_data(e.name) and e.is_dir())
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return [
+        Path(e.path)
+        for e in os.scandir(folder)
+        if _is_data(e.name) and e.name.lower().endswith(SUFFIXES) and not e.is_dir()
     ]
-    if in_memory is None:
-        total = sum(len(s) for s in sets) * in_channels * img_size**2
-        size = open_image(train_files[0][0], in_channels).size
-        in_memory = size == (img_size, img_size) and total <= MEMORY_LIMIT
-    train, test_set = (s.in_memory() if in_memory else s for s in sets)
-    return train, test_set, classes
+
+
+def _walk(folder: Path, seen: set[str]) -> list[Path]:
+    """Pictures in ``folder`` and below, through links too, but in no folder twice."""
+    real = os.path.realpath(folder)
+    if real in seen:
+        return []
+    seen.add(real)
+    return _pictures(folder) + [p for f in _folders(folder) for p in _walk(f, seen)]
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
-    names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != ".")
+    names = tuple(f.name for f in _folders(folder))
     if not names:
-        raise ValueError(f"{folder}: expected one folder of images per class, found no folder")
-    return tuple(names)
-
-
-def _scan(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
-    found = []
-    for label, name in enumerate(classes):
-        paths = sorted(
-            Path(parent) / file
-            for parent, _, files in os.walk(folder / name)
-            for file in files
-            if file.lower().endswith(SUFFIXES)
+        loose = len(_pictures(folder))
+        found = f"{loose} images without one" if loose else "no folder"
+        raise ValueError(
+            f"{folder}: expected one folder of images per class (<class>/*{SUFFIXES[0]}, ...), or "
+            f"train/<class> and test/<class>, found {found}"
         )
+    return names
+
+
+def _compare_classes(
+    train: Path, classes: Sequence[str], test: Path, test_classes: Sequence[str]
+) -> None:
+    missing = {test: set(classes) - set(test_classes), train: set(test_classes) - set(classes)}
+    if any(missing.values()):
+        parts = [
+            f"class {', '.join(map(repr, sorted(names)[:5]))}"
+            + (f" (and {len(names) - 5} more)" if len(names) > 5 else "")
+            + f" has no folder in {folder}"
+            for folder, names in missing.items()
+            if names
+        ]
+        raise ValueError(f"{test}: expected the classes of {train.name}: {'; '.join(parts)}")
+
+
+def _scan(folder: Path, classes: Sequence[str]) -> _Files:
+    found: _Files = []
+    for label, name in enumerate(classes):
+        paths = sorted(_walk(folder / name, set()))
         if not paths:
             raise ValueError(
                 f"{folder / name}: expected images ({', '.join(SUFFIXES)}) of class {name!r}, "
@@ -77,3 +166,7 @@ def _scan(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
             )
         found += [(path, label) for path in paths]
     return found
+
+
+def _listed(folders: Sequence[Path]) -> str:
+    return ", ".join(f.name for f in folders) or "nothing"

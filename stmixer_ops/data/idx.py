@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .._files import user_path
 from .images import MemoryImages
 
 UINT8 = 0x08  # the only element type these data sets use
@@ -22,7 +23,7 @@ def read_idx(path: str | Path, ndim: int) -> np.ndarray:
     Layout: two zero bytes, the element type, the number of dimensions, each size as a big-endian
     32-bit number, then the elements.
     """
-    path = Path(path)
+    path = user_path(path)
     raw = path.read_bytes()
     if raw[:2] == b"\x1f\x8b":
         try:
@@ -73,15 +74,28 @@ def load_mnist_files(root: Path, name: str, num_classes: int) -> tuple[MemoryIma
     folders = [root, root / "raw", root / name / "raw"]
     pairs = []
     for prefix in ("train", "t10k"):
-        images = _find(folders, f"{prefix}-images-idx3-ubyte")
-        labels = _find([images.parent], f"{prefix}-labels-idx1-ubyte")
+        folder, images = _find(folders, f"{prefix}-images-idx3-ubyte")
+        _, labels = _find([folder], f"{prefix}-labels-idx1-ubyte")
         pairs.append(load_idx_pair(images, labels, num_classes))
     return pairs[0], pairs[1]
 
 
-def _find(folders: list[Path], stem: str) -> Path:
+def _find(folders: list[Path], stem: str) -> tuple[Path, Path]:
+    """The folder among ``folders`` with the file ``stem``, and the file: plain before ``.gz``, also
+    as ``train-images.idx3-ubyte``, or in a folder of its own name, as unpacking leaves it."""
     for folder in folders:
         for suffix in ("", ".gz"):
-            if (folder / (stem + suffix)).is_file():
-                return folder / (stem + suffix)
-    raise FileNotFoundError(f"expected {stem} or {stem}.gz in {folders[0]}, found neither")
+            for place in (folder, *_named(folder, stem + suffix)):
+                for path in _named(place, stem + suffix):
+                    if path.is_file():
+                        return folder, path
+    raise FileNotFoundError(
+        f"expected {stem} or {stem}.gz (or {stem.replace('-idx', '.idx')}) in {folders[0]}, "
+        "found neither"
+    )
+
+
+def _named(folder: Path, name: str) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.name.lower().replace(".idx", "-idx") == name)

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cifar import load_cifar
+from .._files import user_path
+from .cifar import CIFAR10, CIFAR100, CifarLayout, load_cifar
 from .digits import load_digits
-from .folder import load_folder
+from .folder import find_splits, load_folder
 from .idx import load_mnist_files
 from .images import ImageData, ImageSet, MemoryImages
-
-Sets = tuple[ImageSet, ImageSet, tuple[str, ...]]
+from .sets import LoadOptions, Sets
 
 DIGITS = tuple("0123456789")
 FASHION = (
@@ -31,37 +31,34 @@ FASHION = (
 
 @dataclass(frozen=True)
 class _Entry:
-    """``load(root, img_size, in_channels, in_memory)``; mean and std of values in [0, 1]."""
+    """``load`` takes the data set's folder; mean and std are of values in [0, 1]."""
 
-    load: Callable[[Path, int, int, bool | None], Sets]
+    load: Callable[[Path, LoadOptions], Sets]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     img_size: int
     needs_root: bool = True
 
 
-def _digits(root: Path, img_size: int, in_channels: int, in_memory: bool | None) -> Sets:
-    return (*load_digits(img_size), DIGITS)
+def _digits(root: Path, options: LoadOptions) -> Sets:
+    return Sets(*load_digits(options.img_size), DIGITS)
 
 
-def _mnist_files(
-    name: str, classes: tuple[str, ...]
-) -> Callable[[Path, int, int, bool | None], Sets]:
-    def load(root: Path, img_size: int, in_channels: int, in_memory: bool | None) -> Sets:
-        return (*load_mnist_files(root, name, len(classes)), classes)
+def _mnist_files(name: str, classes: tuple[str, ...]) -> Callable[[Path, LoadOptions], Sets]:
+    def load(root: Path, options: LoadOptions) -> Sets:
+        return Sets(*load_mnist_files(root, name, len(classes)), classes)
 
     return load
 
 
-def _cifar(python_layout: str) -> Callable[[Path, int, int, bool | None], Sets]:
-    def load(root: Path, img_size: int, in_channels: int, in_memory: bool | None) -> Sets:
-        for folder in (root, root / python_layout):
-            if folder.name == python_layout and folder.is_dir():
-                return load_cifar(folder)
-        if (root / "train").is_dir():
-            return load_folder(root, img_size, in_channels, in_memory)
+def _cifar(layout: CifarLayout) -> Callable[[Path, LoadOptions], Sets]:
+    def load(root: Path, options: LoadOptions) -> Sets:
+        if (folder := layout.find(root)) is not None:
+            return Sets(*load_cifar(folder, layout))
+        if find_splits(root)[1] is not None:
+            return load_folder(root, options)
         raise FileNotFoundError(
-            f"{root}: expected {python_layout} (as torchvision unpacks it) or "
+            f"{root}: expected {layout.folder} (as torchvision unpacks it) or "
             "{train,test}/<class>/*.jpg|png"
         )
 
@@ -75,8 +72,8 @@ _ENTRIES = {
     "digits": _Entry(_digits, (0.3052,), (0.3188,), 16, needs_root=False),
     "mnist": _Entry(_mnist_files("MNIST", DIGITS), (0.1307,), (0.3081,), 28),
     "fashion-mnist": _Entry(_mnist_files("FashionMNIST", FASHION), (0.2860,), (0.3530,), 28),
-    "cifar10": _Entry(_cifar("cifar-10-batches-py"), _CIFAR_MEAN, _CIFAR_STD, 32),
-    "cifar100": _Entry(_cifar("cifar-100-python"), _CIFAR_MEAN, _CIFAR_STD, 32),
+    "cifar10": _Entry(_cifar(CIFAR10), _CIFAR_MEAN, _CIFAR_STD, 32),
+    "cifar100": _Entry(_cifar(CIFAR100), _CIFAR_MEAN, _CIFAR_STD, 32),
     "folder": _Entry(load_folder, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224),
 }
 
@@ -99,9 +96,10 @@ def load_dataset(
     Args:
         name: one of :func:`list_datasets`. ``digits`` comes with scikit-learn; ``mnist`` and
             ``fashion-mnist`` are the four idx files (``.gz`` or not); ``cifar10`` and
-            ``cifar100`` are torchvision's python layout or ``{train,test}/<class>/*.jpg|png``;
-            ``folder`` is any folder of images (ImageNet's mean and std).
-        root: where the files are; not used by ``digits``.
+            ``cifar100`` are the python layout that torchvision unpacks, or
+            ``{train,test}/<class>/*.jpg|png``; ``folder`` is any folder of images, see
+            :func:`stmixer_ops.data.folder.load_folder` (ImageNet's mean and std).
+        root: where the files are (``~`` is expanded); not used by ``digits``.
         img_size: side of the square images; by default the data set's own (digits 16, folder
             224). Others are resized.
         in_channels: 1 reads a ``folder`` in grey; elsewhere it is given by the data.
@@ -114,7 +112,7 @@ def load_dataset(
     entry = _ENTRIES[name]
     if root is None and entry.needs_root:
         raise ValueError(f"data set {name!r} needs root, the folder its files are in")
-    folder = Path(root) if root is not None else Path()
+    folder = user_path(root) if root is not None else Path()
     if entry.needs_root and not folder.is_dir():
         raise FileNotFoundError(f"{folder}: expected the folder of data set {name!r}, found none")
     size = entry.img_size if img_size is None else img_size
@@ -127,8 +125,11 @@ def load_dataset(
                 f"data set {name!r} has {len(mean)} channels, got in_channels={in_channels}"
             )
         mean, std = (sum(mean) / 3,), (sum(std) / 3,)
-    train, test, classes = entry.load(folder, size, len(mean), in_memory)
-    return ImageData(name, _sized(train, size), _sized(test, size), classes, mean, std, size)
+    sets = entry.load(folder, LoadOptions(size, len(mean), in_memory))
+    return ImageData(
+        name, _sized(sets.train, size), _sized(sets.test, size), sets.classes, mean, std, size,
+        sets.notes,
+    )  # fmt: skip
 
 
 def _sized(images: ImageSet, size: int) -> ImageSet:

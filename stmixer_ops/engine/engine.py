@@ -6,12 +6,11 @@ import os
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from .._files import write_atomically
+from .._files import user_path, write_atomically
 from . import stmx
 from .graph import PRECISIONS, Graph
 from .profile import Profile, StepProfile
@@ -132,7 +131,7 @@ class Engine:
             ValueError: naming the file and what is wrong with it.
         """
         num_threads = _thread_count(num_threads)
-        content = Path(path).read_bytes()
+        content = user_path(path).read_bytes()
         try:
             return cls._of(content, num_threads)
         except ValueError as error:
@@ -140,7 +139,7 @@ class Engine:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the engine as a safetensors file (by custom ``*.stmx``), whole or not at all."""
-        write_atomically(Path(path), lambda target: target.write_bytes(self._content))
+        write_atomically(path, lambda target: target.write_bytes(self._content))
 
     def __call__(self, x: _Kind) -> _Kind:
         """Logits ``[B, classes]``."""

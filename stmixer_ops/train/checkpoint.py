@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._files import write_atomically
+from .._files import user_path, write_atomically
 from ..data._optional import require
 from ..models import create_model
 from ..models.base import SpikingClassifier
@@ -85,7 +85,7 @@ def save_checkpoint(
                 tensors[f"optimizer.{name}.{key}"] = value
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     metadata = {"format": FORMAT, "config": json.dumps(config)}
-    path = Path(path)
+    path = user_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = safetensors.save(tensors, metadata)
     write_atomically(path, lambda p: p.write_bytes(content))
@@ -99,7 +99,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         ValueError: truncated, foreign, of another format version, or with non-finite weights.
     """
     safetensors = require("safetensors", "files", "reading a checkpoint")
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a checkpoint, found no file")
     try:

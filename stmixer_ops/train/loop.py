@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
+from .._files import user_path
 from ..data import ImageData, load_dataset
 from ..models import create_model
 from ..models.base import SpikingClassifier
@@ -80,7 +81,7 @@ def train(
         ValueError: the run in ``out`` has another recipe, augmentation or data.
         RuntimeError: the loss is not finite any more.
     """
-    out = Path(out)
+    out = user_path(out)
     display = display or Quiet()
     saved = _find_run(out, recipe, resume)
     if saved is not None:

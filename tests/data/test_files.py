@@ -1,11 +1,10 @@
-"""Readers of idx files, CIFAR pickles and image folders, on small files in the real formats."""
+"""Readers of idx files and CIFAR pickles, on small files in the real formats."""
 
 from __future__ import annotations
 
 import gzip
 import os
 import pickle
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +12,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from support.image_files import idx_bytes
 
-from stmixer_ops.data import FolderImages, MemoryImages, load_dataset
+from stmixer_ops.data import load_dataset
 from stmixer_ops.data.cifar import read_batch
 from stmixer_ops.data.idx import read_idx
 
 RNG = np.random.default_rng(0)
-
-
-def idx_bytes(array: np.ndarray) -> bytes:
-    return (
-        bytes([0, 0, 8, array.ndim])
-        + struct.pack(f">{array.ndim}I", *array.shape)
-        + array.tobytes()
-    )
 
 
 @pytest.fixture
@@ -203,70 +194,31 @@ def test_truncated_cifar_batch(tmp_path):
         load_dataset("cifar10", tmp_path)
 
 
-def write_folder(root: Path, classes: dict[str, int], size: tuple[int, int]) -> None:
-    for name, count in classes.items():
-        (root / name).mkdir(parents=True, exist_ok=True)
-        for i in range(count):
-            pixels = RNG.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{i:04}.png")
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("{}-images.idx3-ubyte", "{}-labels.idx1-ubyte"),
+        ("{}-images.idx3-ubyte.gz", "{}-labels-idx1-ubyte"),
+        ("{0}-images-idx3-ubyte/{0}-images-idx3-ubyte",
+         "{0}-labels-idx1-ubyte/{0}-labels-idx1-ubyte"),
+        ("{0}-images-idx3-ubyte/{0}-images.idx3-ubyte", "{}-labels.idx1-ubyte.gz"),
+    ],
+)  # fmt: skip
+def test_idx_files_as_they_are_unpacked(tmp_path, images, labels):
+    for prefix, count in (("train", 4), ("t10k", 2)):
+        pair = np.zeros((count, 3, 3), np.uint8), np.arange(count, dtype=np.uint8)
+        for name, array in zip((images, labels), pair, strict=True):
+            path = tmp_path / name.format(prefix)
+            path.parent.mkdir(exist_ok=True)
+            raw = idx_bytes(array)
+            path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+    data = load_dataset("mnist", tmp_path)
+    assert data.train.labels.tolist() == [0, 1, 2, 3] and len(data.test) == 2
 
 
-@pytest.mark.parametrize("test_name", ["test", "val"])
-def test_image_folder(tmp_path, test_name):
-    write_folder(tmp_path / "train", {"cat": 3, "ant": 2}, (32, 32))
-    write_folder(tmp_path / test_name, {"cat": 1, "ant": 1}, (32, 32))
-    (tmp_path / "README.md").write_text("not an image")
-    data = load_dataset("cifar10", tmp_path)
-    assert data.classes == ("ant", "cat")
-    assert isinstance(data.train, MemoryImages)
-    assert data.train.labels.tolist() == [0, 0, 1, 1, 1]
-    expected = np.asarray(Image.open(tmp_path / "train" / "cat" / "0001.png"))
-    np.testing.assert_array_equal(data.train[3][0].permute(1, 2, 0).numpy(), expected)
-
-
-def test_large_pictures_stay_on_disk_and_are_fitted(tmp_path):
-    write_folder(tmp_path, {"a": 5, "b": 10}, (50, 40))
-    data = load_dataset("folder", tmp_path, img_size=16)
-    assert isinstance(data.train, FolderImages)
-    assert [p.name for p in data.test.paths] == ["0004.png", "0004.png", "0009.png"]
-    assert not set(data.train.paths) & set(data.test.paths)
-    assert data.train[0][0].shape == (3, 16, 16)
-    held = load_dataset("folder", tmp_path, img_size=16, in_memory=True)
-    assert torch.equal(held.train[7][0], data.train[7][0])
-    grey = load_dataset("folder", tmp_path, img_size=16, in_channels=1)
-    assert grey.train[0][0].shape == (1, 16, 16) and grey.in_channels == 1
-
-
-def test_fit_keeps_the_centre(tmp_path):
-    # A wide picture, white in its central square and black outside: the crop sees only white.
-    pixels = np.zeros((40, 120, 3), np.uint8)
-    pixels[:, 35:85] = 255
-    (tmp_path / "a").mkdir()
-    for i in range(5):
-        Image.fromarray(pixels).save(tmp_path / "a" / f"{i}.png")
-    data = load_dataset("folder", tmp_path, img_size=20)
-    assert data.train[0][0].min() == 255
-
-
-def test_image_folder_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere: expected the folder of data set"):
-        load_dataset("folder", tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="expected one folder of images per class"):
-        load_dataset("folder", tmp_path)
-    write_folder(tmp_path / "train", {"a": 1}, (8, 8))
-    with pytest.raises(FileNotFoundError, match="expected a folder test or val beside train"):
-        load_dataset("folder", tmp_path)
-    (tmp_path / "test" / "a").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"test.a: expected images .* of class 'a', found none"):
-        load_dataset("folder", tmp_path)
-    write_folder(tmp_path / "test", {"a": 1, "z": 1}, (8, 8))
-    with pytest.raises(ValueError, match=r"class 'z' has no folder in .*train"):
-        load_dataset("folder", tmp_path)
-
-
-def test_a_damaged_image_is_named(tmp_path):
-    write_folder(tmp_path, {"a": 5}, (8, 8))
-    broken = tmp_path / "a" / "0003.png"
-    broken.write_bytes(broken.read_bytes()[:60])
-    with pytest.raises(ValueError, match=r"0003\.png: not a readable image"):
-        load_dataset("folder", tmp_path, img_size=8)
+def test_cifar_in_a_folder_of_another_name(tmp_path):
+    write_cifar10(tmp_path, 4)
+    (tmp_path / "cifar-10-batches-py").rename(tmp_path / "my CIFAR")
+    assert len(load_dataset("cifar10", tmp_path / "my CIFAR").train) == 20
+    with pytest.raises(FileNotFoundError, match="expected cifar-10-batches-py .* or"):
+        load_dataset("cifar10", tmp_path)
