@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import torch
+
+from .damage import listed, thoroughness
 from .digits import held_out
-from .images import FolderImages
+from .images import FolderImages, ImageSet
 from .sets import LoadOptions, Sets
 
 SUFFIXES = (
@@ -53,13 +57,41 @@ def load_folder(root: Path, options: LoadOptions) -> Sets:
     else:
         _compare_classes(train_root, classes, test_root, _class_names(test_root))
         train_files, test_files = _scan(train_root, classes), _scan(test_root, classes)
-    train, test_set = (
+    whole = [
         FolderImages([p for p, _ in f], [c for _, c in f], options.img_size, options.in_channels)
         for f in (train_files, test_files)
+    ]
+    train, test_set, left_out = _readable(root, whole, options)
+    counts = train.labels.bincount(minlength=len(classes))
+    if left_out and (int(counts.min()) == 0 or len(test_set) == 0):
+        empty = f"class {classes[int(counts.argmin())]!r}" if len(test_set) else "the test set"
+        raise ValueError(f"{root}: {empty} has no readable image; {left_out[0]}")
+    return Sets(train, test_set, classes, (*notes, *left_out))
+
+
+def _readable(
+    root: Path, sets: Sequence[FolderImages], options: LoadOptions
+) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
+    """Both sets, decoded if they are to be kept in memory, and a note on what is left out."""
+    check = options.check
+    if options.skip_damaged and check == "off":
+        check = "auto"
+    if _keep_in_memory(options, sets):
+        read: list[tuple[ImageSet, dict[int, str]]] = [images.decode() for images in sets]
+    else:
+        check = thoroughness(check, [path for images in sets for path in images.paths])
+        read = [(images, images.damaged(check)) for images in sets]
+    reasons = [reason for _, damaged in read for reason in damaged.values()]
+    if not reasons:
+        return read[0][0], read[1][0], ()
+    text = listed(reasons, sum(map(len, sets)))
+    if not options.skip_damaged:
+        raise ValueError(f"{root}: {text} (skip_damaged, --skip-damaged, leaves them out)")
+    train, test = (
+        images.subset(torch.tensor([i for i in range(len(images)) if i not in damaged]))
+        for images, damaged in read
     )
-    if _keep_in_memory(options, train, len(train) + len(test_set)):
-        return Sets(train.in_memory(), test_set.in_memory(), classes, notes)
-    return Sets(train, test_set, classes, notes)
+    return train, test, (f"left out: {text}",)
 
 
 def find_splits(root: Path) -> tuple[Path, Path | None, tuple[str, ...]]:
@@ -94,13 +126,16 @@ def find_splits(root: Path) -> tuple[Path, Path | None, tuple[str, ...]]:
     return trains[0], chosen, (note,)
 
 
-def _keep_in_memory(options: LoadOptions, train: FolderImages, count: int) -> bool:
+def _keep_in_memory(options: LoadOptions, sets: Sequence[FolderImages]) -> bool:
     if options.in_memory is not None:
         return options.in_memory
     size = options.img_size
-    if count * options.in_channels * size**2 > MEMORY_LIMIT:
+    if sum(map(len, sets)) * options.in_channels * size**2 > MEMORY_LIMIT:
         return False
-    return train.pil(0).size == (size, size)
+    for index in range(len(sets[0])):
+        with suppress(OSError, ValueError):  # the first that can be read
+            return sets[0].pil(index).size == (size, size)
+    return False
 
 
 def _is_data(name: str) -> bool:

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ._optional import require
-from .pictures import fit, open_image, to_tensor
+from .damage import find_damaged, listed
+from .pictures import check_header, fit, open_image, to_tensor
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,6 +43,9 @@ class MemoryImages(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.images[index], int(self.labels[index])
+
+    def subset(self, indices: Tensor) -> MemoryImages:
+        return MemoryImages(self.images[indices], self.labels[indices])
 
     def pil(self, index: int) -> Image:
         """Image ``index`` for PIL-based transforms."""
@@ -98,14 +102,40 @@ class FolderImages(Dataset):
         """Image ``index`` at its own size, for PIL-based transforms."""
         return open_image(self.paths[index], self.in_channels)
 
+    def damaged(self, check: str) -> dict[int, str]:
+        """Index of each picture that cannot be read, and why: ``check="full"`` decodes them all,
+        ``"headers"`` opens them, which finds what is empty or no picture."""
+        if check == "off":
+            return {}
+        if check == "full":
+            return find_damaged(len(self), self.pil)
+        return find_damaged(len(self), lambda index: check_header(self.paths[index]))
+
+    def decode(self) -> tuple[MemoryImages, dict[int, str]]:
+        """All pictures, and index and reason of those that cannot be read (zeros)."""
+        shape = (len(self), self.in_channels, self.img_size, self.img_size)
+        pixels = torch.zeros(shape, dtype=torch.uint8)
+
+        def read(index: int) -> None:
+            pixels[index] = self[index][0]
+
+        damaged = find_damaged(len(self), read)
+        return MemoryImages(pixels, self.labels), damaged
+
+    def subset(self, indices: Tensor) -> FolderImages:
+        paths = [self.paths[i] for i in indices.tolist()]
+        return FolderImages(paths, self.labels[indices].tolist(), self.img_size, self.in_channels)
+
     def in_memory(self) -> MemoryImages:
-        """All images, decoded."""
-        images = torch.empty(
-            len(self), self.in_channels, self.img_size, self.img_size, dtype=torch.uint8
-        )
-        for index in range(len(self)):
-            images[index] = self[index][0]
-        return MemoryImages(images, self.labels)
+        """All images, decoded.
+
+        Raises:
+            ValueError: naming all that cannot be read.
+        """
+        images, damaged = self.decode()
+        if damaged:
+            raise ValueError(listed(list(damaged.values()), len(self)))
+        return images
 
 
 ImageSet: TypeAlias = MemoryImages | FolderImages

@@ -8,6 +8,8 @@ first frame is taken. Colour profiles are not applied.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,20 +51,34 @@ def open_image(path: str | Path, in_channels: int) -> Image:
         ValueError: naming the file: not a picture, damaged, or of more pixels than Pillow's limit
             (``PIL.Image.MAX_IMAGE_PIXELS``, doubled).
     """
-    path = user_path(path)
+    with _opened(user_path(path)) as image:
+        return as_shown(image).convert("RGB" if in_channels == 3 else "L")
+
+
+def check_header(path: str | Path) -> None:
+    """Raise what :func:`open_image` would, as far as the first bytes of the file tell."""
+    with _opened(user_path(path), whole=False):
+        pass
+
+
+@contextmanager
+def _opened(path: Path, whole: bool = True) -> Iterator[Image]:
+    """The picture, opened and not yet decoded; errors name the file."""
     pil = require("PIL.Image", "train", f"reading {path}")
-    content = io.BytesIO(path.read_bytes())  # one read instead of the many small ones of PIL
-    try:
-        with pil.open(content) as image:
-            return as_shown(image).convert("RGB" if in_channels == 3 else "L")
-    except pil.UnidentifiedImageError:
-        what = "an empty file" if not content.getvalue() else "in no format that Pillow knows"
-        raise ValueError(f"{path}: not a readable image ({what})") from None
-    except pil.DecompressionBombError as error:
-        raise ValueError(f"{path}: too large an image ({error})") from error
-    except Exception as error:  # damaged files make Pillow raise nearly anything
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"{path}: not a readable image ({reason})") from error
+    # One read instead of the many small ones of PIL.
+    with io.BytesIO(path.read_bytes()) if whole else open(path, "rb") as content:
+        try:
+            with pil.open(content) as image:
+                yield image
+        except pil.UnidentifiedImageError:
+            empty = path.stat().st_size == 0
+            what = "an empty file" if empty else "in no format that Pillow knows"
+            raise ValueError(f"{path}: not a readable image ({what})") from None
+        except pil.DecompressionBombError as error:
+            raise ValueError(f"{path}: too large an image ({error})") from error
+        except Exception as error:  # damaged files make Pillow raise nearly anything
+            reason = str(error) or type(error).__name__
+            raise ValueError(f"{path}: not a readable image ({reason})") from error
 
 
 def as_shown(image: Image) -> Image:

@@ -90,6 +90,8 @@ def load_dataset(
     img_size: int | None = None,
     in_channels: int | None = None,
     in_memory: bool | None = None,
+    check: str = "off",
+    skip_damaged: bool = False,
 ) -> ImageData:
     """A data set by name.
 
@@ -104,6 +106,10 @@ def load_dataset(
             224). Others are resized.
         in_channels: 1 reads a ``folder`` in grey; elsewhere it is given by the data.
         in_memory: for folders, see :func:`stmixer_ops.data.folder.load_folder`.
+        check: for folders: "full" decodes every picture once, in threads, "headers" only opens
+            them, "auto" is "full" up to 8 GiB of files, "off" waits until they are used. Damaged
+            ones are then an error that lists them all. What is kept in memory is always decoded.
+        skip_damaged: leave damaged pictures out instead; a note says which.
     Raises:
         FileNotFoundError, ValueError: naming the file and what was expected of it.
     """
@@ -125,7 +131,7 @@ def load_dataset(
                 f"data set {name!r} has {len(mean)} channels, got in_channels={in_channels}"
             )
         mean, std = (sum(mean) / 3,), (sum(std) / 3,)
-    sets = entry.load(folder, LoadOptions(size, len(mean), in_memory))
+    sets = entry.load(folder, LoadOptions(size, len(mean), in_memory, check, skip_damaged))
     return ImageData(
         name, _sized(sets.train, size), _sized(sets.test, size), sets.classes, mean, std, size,
         sets.notes,

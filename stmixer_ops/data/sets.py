@@ -15,6 +15,8 @@ class LoadOptions:
     img_size: int
     in_channels: int
     in_memory: bool | None = None
+    check: str = "off"
+    skip_damaged: bool = False
 
 
 class Sets(NamedTuple):

@@ -169,3 +169,47 @@ def test_home_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write_images(tmp_path / "pics", TWO, (8, 8))
     assert load_dataset("folder", "~/pics", img_size=8).classes == ("cat", "dog")
+
+
+def damage(root: Path) -> None:
+    """Three bad files among the twelve of TWO, one of them in the test set."""
+    cut = root / "cat" / "0001.png"
+    cut.write_bytes(cut.read_bytes()[:-40])
+    (root / "dog" / "0002.png").write_bytes(b"")
+    (root / "dog" / "0004.png").write_text("no picture")
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_all_damaged_pictures_are_listed_or_left_out(tmp_path, in_memory):
+    write_images(tmp_path, TWO, (40, 40))
+    clean = load_dataset("folder", tmp_path, img_size=8)
+    damage(tmp_path)
+    options = {"img_size": 8, "in_memory": in_memory}
+    with pytest.raises(ValueError, match="3 of 12 images cannot be read") as error:
+        load_dataset("folder", tmp_path, check="full", **options)
+    bad = ["cat/0001.png", "dog/0002.png", "dog/0004.png"]
+    assert all(name in str(error.value) for name in bad)
+    data = load_dataset("folder", tmp_path, skip_damaged=True, **options)
+    assert "left out: 3 of 12 images cannot be read" in data.notes[0]
+    # What is left is in the set it was in before, and unchanged.
+    kept = [i for i, p in enumerate(clean.train.paths) if not str(p).endswith(tuple(bad))]
+    assert len(data.train) == len(kept) == 8 and data.test.labels.tolist() == [0]
+    for i, j in enumerate(kept):
+        assert torch.equal(data.train[i][0], clean.train[j][0])
+
+
+def test_headers_tell_what_is_no_picture(tmp_path):
+    write_images(tmp_path, TWO, (40, 40))
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=r"2 of 12 .*dog/0002\.png: .*empty.*dog/0004\.png"):
+        load_dataset("folder", tmp_path, img_size=8, check="headers")
+    with pytest.raises(ValueError, match="check must be one of auto, full, headers, off"):
+        load_dataset("folder", tmp_path, img_size=8, check="some")
+
+
+def test_a_class_of_damaged_pictures_alone_is_refused(tmp_path):
+    write_images(tmp_path, TWO, (8, 8))
+    for path in (tmp_path / "cat").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"class 'cat' has no readable image; left out: 6 of 12"):
+        load_dataset("folder", tmp_path, img_size=8, skip_damaged=True)
