@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "bindings.h"
-#include "engine/stmx.h"
+#include "graph/stmx.h"
 #include "stmixer/engine.h"
 
 namespace stmixer {
@@ -19,11 +19,11 @@ namespace py = pybind11;
 namespace {
 
 using engine::Engine;
-using engine::Graph;
-using engine::Population;
+using graph::Graph;
+using graph::Population;
 
 // Bytes of a `.stmx` file, which the caller keeps.
-engine::Array<char> view(const py::bytes& content) {
+graph::Array<char> view(const py::bytes& content) {
   char* data = nullptr;
   Py_ssize_t size = 0;
   if (PyBytes_AsStringAndSize(content.ptr(), &data, &size) != 0) throw py::error_already_set();
@@ -33,8 +33,8 @@ engine::Array<char> view(const py::bytes& content) {
 // The description, and by name the type, shape and first byte of each tensor.
 using Place = std::tuple<std::string, std::vector<int>, size_t>;
 std::pair<std::string, std::map<std::string, Place>> read_stmx(const py::bytes& content) {
-  const engine::Array<char> bytes = view(content);
-  const engine::Parts parts = engine::read_parts(bytes);
+  const graph::Array<char> bytes = view(content);
+  const graph::Parts parts = graph::read_parts(bytes);
   const size_t begin = parts.table.data.data() - bytes.data();
   std::map<std::string, Place> places;
   for (const auto& [name, tensor] : parts.table.tensors)
@@ -47,9 +47,9 @@ class BoundEngine {
  public:
   // `content`: the bytes of a `.stmx` file, read during construction only.
   BoundEngine(const py::bytes& content, int threads) {
-    const engine::Array<char> bytes = view(content);
+    const graph::Array<char> bytes = view(content);
     const py::gil_scoped_release unlocked;
-    const Graph graph = engine::parse_graph(bytes);
+    const Graph graph = graph::parse_graph(bytes);
     engine_ = std::make_unique<Engine>(graph, threads);
     precision = graph.integer ? "int8" : "fp32";
     steps = graph.steps;

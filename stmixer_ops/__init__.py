@@ -1,4 +1,4 @@
-"""Spiking token mixers: fused training ops, models and a sparse event-driven CPU engine.
+"""Spiking token mixers: fused training ops, models and a spike-driven CPU engine.
 
 Names are loaded on first use, so that ``stmixer_ops.Engine.load`` runs without importing torch.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("functional", "surrogate", "nn", "models", "engine", "data", "train", "cli")
+_SUBMODULES = ("functional", "surrogate", "nn", "models", "graph", "engine", "data", "train", "cli")
 _HOME = {
     "LIF": "nn",
     "STM": "nn",
@@ -35,7 +35,7 @@ _HOME = {
 }
 
 if TYPE_CHECKING:
-    from . import cli, data, engine, functional, models, nn, surrogate, train
+    from . import cli, data, engine, functional, graph, models, nn, surrogate, train
     from .engine import Engine
     from .models import Spikformer, STMixer, create_model, list_models, load_official
     from .nn import (
@@ -89,6 +89,7 @@ __all__ = [
     "decay_from_tau",
     "engine",
     "functional",
+    "graph",
     "list_models",
     "load_official",
     "models",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,14 +18,17 @@ PACKAGE = Path(so.__file__).parent
 
 # -- Who imports whom -----------------------------------------------------------------------------
 
-# A room may import the rooms after it. Only the engine's export looks at nn and models, and nothing
-# in the engine loads it before a model is compiled (test_import_is_lazy).
-ROOMS = ["cli", "train", "data", "engine", "models", "nn", "functional", "ops", "surrogate"]
+# A room may import the rooms after it. Only the graph's export looks at nn and models, and nothing
+# loads it before a model is compiled (test_import_is_lazy).
+ROOMS = [
+    "cli", "train", "data", "engine", "graph", "models", "nn", "functional", "ops", "surrogate",
+]  # fmt: skip
 ALLOWED = {
-    "cli": {"train", "data", "engine", "models", "nn", "functional", "ops"},
+    "cli": {"train", "data", "engine", "graph", "models", "nn", "functional", "ops"},
     "train": {"data", "models", "nn", "functional"},
     "data": set(),
-    "engine": set(),
+    "engine": {"graph"},
+    "graph": set(),
     "models": {"nn", "functional", "surrogate"},
     "nn": {"functional", "ops", "surrogate"},
     "functional": {"ops", "surrogate"},
@@ -61,7 +65,7 @@ def package_files() -> list[Path]:
 def test_arrows_point_one_way(path):
     room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     allowed = ALLOWED[room] | {room}
-    if path.parent.name == "engine" and path.stem == "export":
+    if path.relative_to(PACKAGE) == Path("graph/export.py"):
         allowed |= {"nn", "models"}
     assert imports(path) <= allowed
 
@@ -107,6 +111,26 @@ def test_csrc_knows_neither_python_nor_torch():
                 assert not any(
                     word in line.lower() for word in ("python", "torch", "pybind", "aten")
                 )
+
+
+# The same of csrc: a room includes its own headers and those of these rooms.
+INCLUDED = {
+    "include": set(),
+    "common": set(),
+    "graph": {"common"},
+    "cpu": {"common"},
+    "cuda": {"common"},
+    "engine": {"common", "graph"},
+}
+
+
+def test_includes_point_one_way():
+    for path in c_sources():
+        room = path.relative_to(ROOT / "csrc").parts[0]
+        includes = re.findall(r'#include "(\w+)/(\w+)', path.read_text())
+        rooms = {folder for folder, _ in includes} - {"stmixer"}
+        assert rooms <= INCLUDED[room] | {room}, path
+        assert ("stmixer", "engine") not in includes or room in {"engine", "include"}, path
 
 
 def test_no_file_is_too_long():

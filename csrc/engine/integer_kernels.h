@@ -4,17 +4,15 @@
 #include <cstdint>
 
 #include "engine/kernels.h"
+#include "graph/arithmetic.h"
 
 namespace stmixer::engine {
 
 // Output channels of a tile: a row of int8 weights is one AVX-512 register.
 constexpr int kIntegerTile = 64;
 
-// Fraction bits of a membrane's decay.
-constexpr int kDecayBits = 15;
-
-// Beyond this a membrane saturates; what a neuron integrates in one step is smaller.
-constexpr int32_t kMembraneLimit = 1 << 30;
+using graph::kDecayBits;
+using graph::kMembraneLimit;
 
 // v = (v * decay + 2^14) >> 15, then v += x; spike where v >= threshold; then v = 0 (hard) or
 // v -= reset (soft).

@@ -4,9 +4,9 @@
 #include <cstdlib>
 #include <limits>
 #include <optional>
-#include <stdexcept>
 #include <utility>
 
+#include "engine/limits.h"
 #include "engine/pack.h"
 
 namespace stmixer::engine {
@@ -15,9 +15,7 @@ namespace {
 using Kind = Projection::Kind;
 using RefKind = NodeRef::Kind;
 
-[[noreturn]] void refuse(const std::string& node, const std::string& what) {
-  throw std::invalid_argument("engine: '" + node + "': " + what);
-}
+constexpr auto refuse = engine_error;
 
 class Planner {
  public:
@@ -399,6 +397,7 @@ class Planner {
 }  // namespace
 
 Plan make_plan(const CheckedGraph& graph, const KernelTraits& traits) {
+  check_limits(graph);
   return Planner(graph, traits).plan();
 }
 

@@ -6,12 +6,16 @@
 #include <variant>
 #include <vector>
 
-#include "engine/graph.h"
+#include "common/memory.h"
 #include "engine/integer_kernels.h"
 #include "engine/kernels.h"
-#include "engine/memory.h"
+#include "graph/graph.h"
+#include "stmixer/engine.h"
 
 namespace stmixer::engine {
+
+using graph::CheckedGraph;
+using graph::NodeRef;
 
 // Memory that one image needs (at each time step, if per_step), between the first step that writes
 // it and the last that reads it.

@@ -1,10 +1,10 @@
 #pragma once
 #include <atomic>
 
+#include "common/pool.h"
 #include "engine/activity.h"
 #include "engine/kernels.h"
 #include "engine/plan.h"
-#include "engine/pool.h"
 #include "engine/tables.h"
 #include "engine/workspace.h"
 #include "stmixer/engine.h"

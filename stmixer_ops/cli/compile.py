@@ -13,7 +13,7 @@ from .._files import user_path, write_atomically
 from ..data import ImageData
 from ..engine import Engine
 from ..engine.calibrate import MAX_SAMPLES
-from ..engine.quantize import int16_layers
+from ..graph.quantize import int16_layers
 from ..models.base import SpikingClassifier
 from ..train.augment import normalise
 from ..train.checkpoint import load_checkpoint

@@ -1,7 +1,7 @@
-"""Trained models as event-driven graphs that run without PyTorch."""
+"""The spike-driven, time-stepped engine: networks that run without PyTorch."""
 
+from ..graph import Graph
 from .engine import Engine, RunResult
-from .graph import Graph
 from .profile import Profile, StepProfile
 from .stats import LayerStats, Stats
 

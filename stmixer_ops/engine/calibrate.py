@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .graph import Graph
-from .quantize import direct_layers, quantize
+from ..graph import Graph
+from ..graph.quantize import direct_layers, quantize
 
 MAX_SAMPLES = 256
 LOCAL_LIMIT = 0.004

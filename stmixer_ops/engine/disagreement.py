@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..graph import Description, Graph
 from .engine import Engine
-from .graph import Description, Graph
 
 _BATCH = 16
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from .._files import user_path, write_atomically
-from . import stmx
-from .graph import PRECISIONS, Graph
+from ..graph import PRECISIONS, Graph, stmx
 from .profile import Profile, StepProfile
 from .stats import LayerStats, Stats
 
@@ -99,7 +98,7 @@ class Engine:
             model: a :class:`~stmixer_ops.STMixer`, on any device and of any floating dtype;
                 copied, so later changes to it have no effect.
             precision: ``"fp32"``, or ``"int8"``: integers throughout, see
-                :mod:`stmixer_ops.engine.quantize`.
+                :mod:`stmixer_ops.graph.quantize`.
             calibration: for int8, sample inputs as the model takes them, of which the first 256
                 are used: they tell the range of the input and which layers need 16-bit weights.
             num_threads: by default the CPUs this process may use.
@@ -114,7 +113,7 @@ class Engine:
             for name, value in (("calibration", calibration), ("int16_layers", int16_layers)):
                 if value is not None:
                     raise ValueError(f"{name} is for precision='int8'; fp32 needs none")
-        from .export import export
+        from ..graph.export import export
 
         graph = export(model)
         if precision == "int8":

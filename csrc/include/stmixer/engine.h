@@ -1,121 +1,23 @@
 #pragma once
-// The event-driven engine: a spiking network as a graph, planned once, run many times.
-//
-// Three kinds of node. A Population is a set of neurons: LIF, the input, or the readout. A Current
-// is a named sum of projections, a bias and other currents, that any number of populations may
-// integrate; a residual stream is a chain of them. A Projection carries what its source emits into
-// the current that owns it. Time is clocked: no delay, populations in layer order within a step.
+// The spike-driven, time-stepped engine: a network planned once, run many times. There is no delay:
+// within a time step, populations fire in layer order.
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
+
+#include "stmixer/graph.h"
 
 namespace stmixer::engine {
 
-// Numbers that stay where they are: in a vector of its own, or in memory that the owner of the
-// pointer holds, a file that was read say.
-template <class T>
-class Array {
- public:
-  Array() = default;
-  Array(std::shared_ptr<const T> data, size_t size) : data_(std::move(data)), size_(size) {}
-  Array(std::vector<T> values) : size_(values.size()) {
-    const auto own = std::make_shared<const std::vector<T>>(std::move(values));
-    data_ = std::shared_ptr<const T>(own, own->data());
-  }
-
-  // A part, read as numbers of another type; keeps the whole in memory.
-  template <class To>
-  Array<To> part(size_t first, size_t count) const {
-    return {std::shared_ptr<const To>(data_, reinterpret_cast<const To*>(data() + first)), count};
-  }
-
-  const T* data() const { return data_.get(); }
-  size_t size() const { return size_; }
-  bool empty() const { return size_ == 0; }
-  const T* begin() const { return data(); }
-  const T* end() const { return data() + size_; }
-
- private:
-  std::shared_ptr<const T> data_;
-  size_t size_ = 0;
-};
-
-// One time step of one image. Tokens [C, N] are {C, 1, N}; a vector is {C, 1, 1}.
-struct Shape {
-  int channels = 0, height = 1, width = 1;
-  int pixels() const { return height * width; }
-};
-
-struct Population {
-  enum class Kind { input, lif, readout };
-  std::string name;
-  Kind kind = Kind::lif;
-  std::string current;  // what it integrates (lif) or shows at the end of a run (readout)
-  Shape shape;
-  bool tokens = false;  // lif: whether Python shows its spikes as [C, N]
-  // v = decay * v + input_scale * x, spike where v >= threshold; then v = 0, or, with soft reset,
-  // v -= threshold. Every run starts at v_init.
-  float threshold = 1.0f, decay = 0.5f, input_scale = 1.0f, v_init = 0.0f;
-  bool soft_reset = false;
-  // Of an int8 network, per channel (after token mixing per head and token), in units of what it
-  // integrates; the decay in units of 2^-15. A soft reset subtracts `integer_reset`.
-  std::vector<int32_t> integer_threshold, integer_reset;
-  int integer_decay = 0;
-  // Of its readout, per class: logit = scale * sum + bias.
-  std::vector<float> scale, bias;
-};
-
-struct Projection {
-  enum class Kind {
-    conv,       // weight [out, in, kh, kw]
-    linear,     // weight [out, in], at every position
-    token_mix,  // weight [heads, tokens out, tokens in], for every channel of a head
-    mean        // over all positions and all time steps, of a current; no weight
-  };
-  std::string name;
-  Kind kind = Kind::conv;
-  std::string source;  // a population, or a current whose real values are read
-  int stride = 1, padding = 0;
-  int channel_offset = 0;  // its first output channel within the current: concatenation
-  std::vector<int> weight_shape;
-  Array<float> weight;
-  // Of an int8 network: the weights, of 8 bits or of 16. Sums enter the current as
-  // (sum * multiplier + half) >> shift, per channel, or without multiplier as sum << shift.
-  Array<int8_t> weight8;
-  Array<int16_t> weight16;
-  std::vector<int32_t> multiplier;
-  int shift = 0;
-};
-
-struct Current {
-  std::string name;
-  Shape shape;
-  std::vector<Projection> projections;
-  std::vector<std::string> currents;
-  std::vector<float> bias;  // [channels], or empty
-  std::vector<int32_t> integer_bias;
-};
-
-struct Graph {
-  std::vector<Population> populations;
-  std::vector<Current> currents;
-  // An int8 network computes with the integer fields only. Its input is read in units of
-  // 2^-input_shift, 16 bits.
-  bool integer = false;
-  int input_shift = 0;
-  int steps = 1;             // for which a static image is meant to be shown
-  bool batch_first = false;  // whether Python takes sequences as [B, T, C, H, W]
-};
-
-// The network that a `.stmx` file holds. Throws std::invalid_argument, naming the file and what is
-// wrong with it, or std::runtime_error if it cannot be read.
-Graph load_graph(const std::string& path);
-
-// The same from the file's bytes, which the graph keeps if it is given their owner. Errors name no
-// file.
-Graph parse_graph(const Array<char>& content);
+using graph::Array;
+using graph::Current;
+using graph::Graph;
+using graph::load_graph;
+using graph::parse_graph;
+using graph::Population;
+using graph::Projection;
+using graph::Shape;
 
 // [T, B, C, H, W] (sequence) or [B, C, H, W] (the same image at all `steps` time steps), float32.
 // One [C, H, W] image is contiguous; strides are in elements.

@@ -5,9 +5,9 @@
 #include <stdexcept>
 #include <utility>
 
-#include "engine/stmx.h"
+#include "graph/stmx.h"
 
-namespace stmixer::engine {
+namespace stmixer::graph {
 namespace {
 
 template <class T>
@@ -225,4 +225,4 @@ Graph describe_graph(const Json& description, TensorTable& table) {
   return graph;
 }
 
-}  // namespace stmixer::engine
+}  // namespace stmixer::graph

@@ -6,7 +6,7 @@
 #include <variant>
 #include <vector>
 
-namespace stmixer::engine {
+namespace stmixer::graph {
 
 struct Json {
   struct Member;
@@ -36,4 +36,4 @@ struct Json::Member {
 // std::invalid_argument with the place of the error; `what` names the text in it.
 Json parse_json(std::string_view text, const std::string& what);
 
-}  // namespace stmixer::engine
+}  // namespace stmixer::graph

@@ -1,6 +1,6 @@
 // `.stmx` files: safetensors whose metadata, written first, begins with format, version and a CRC32
 // of all that follows it; then comes the description of the graph. stmx.py writes them.
-#include "engine/stmx.h"
+#include "graph/stmx.h"
 
 #include <algorithm>
 #include <array>
@@ -9,7 +9,7 @@
 #include <limits>
 #include <stdexcept>
 
-namespace stmixer::engine {
+namespace stmixer::graph {
 namespace {
 
 constexpr std::string_view kMagic = R"({"__metadata__": {"format": "stmx", "version": ")";
@@ -194,4 +194,4 @@ Graph load_graph(const std::string& path) {
   }
 }
 
-}  // namespace stmixer::engine
+}  // namespace stmixer::graph

@@ -1,12 +1,12 @@
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
 
-#include "engine/graph.h"
-#include "engine/integer_kernels.h"
-#include "engine/memory.h"
+#include "graph/arithmetic.h"
+#include "graph/graph.h"
 
-namespace stmixer::engine {
+namespace stmixer::graph {
 namespace {
 
 using Kind = Projection::Kind;
@@ -37,33 +37,9 @@ void check_floats(const std::string& node, const std::string& what, const Floats
   if (!finite) fail(node, what + " holds a value that is not finite");
 }
 
-size_t weights_of(const Projection& p) {
-  size_t count = p.weight_shape.empty() ? 0 : 1;
-  for (int n : p.weight_shape) count *= static_cast<size_t>(n);
-  return count;
-}
-
 class NumberChecker {
  public:
   explicit NumberChecker(const CheckedGraph& graph) : graph_(graph) {}
-
-  // Kernels compute whole tiles, so a network of many narrow layers is mostly padding.
-  void check_padding() const {
-    int64_t given = 0, padded = 0;
-    for (const Current& c : graph_.graph->currents) {
-      for (const Projection& p : c.projections) {
-        if (p.kind == Kind::mean) continue;
-        const int* shape = p.weight_shape.data() + (p.kind == Kind::token_mix);
-        const auto weights = static_cast<int64_t>(weights_of(p));
-        const int64_t tiles = weights / (int64_t{shape[0]} * shape[1]);
-        given += weights;
-        padded += tiles * round_up(shape[0], kIntegerTile) * round_up(shape[1], 8);
-        if (padded > 8 * given + kMaxPadding)
-          fail(p.name, "takes memory for " + std::to_string(padded) + " weights where " +
-                           std::to_string(given) + " are given: its layers are too narrow");
-      }
-    }
-  }
 
   void check_float() const {
     for (const Population& p : graph_.graph->populations) {
@@ -75,7 +51,7 @@ class NumberChecker {
     for (const Current& c : graph_.graph->currents) {
       if (!c.bias.empty()) check_floats(c.name, "bias", c.bias, c.shape.channels);
       for (const Projection& p : c.projections)
-        check_floats(p.name, "weight", p.weight, weights_of(p));
+        check_floats(p.name, "weight", p.weight, weight_count(p));
     }
   }
 
@@ -115,7 +91,7 @@ class NumberChecker {
 
   static void check_integer_projection(const Projection& p) {
     if (!p.weight8.empty() && !p.weight16.empty()) fail(p.name, "weight has two types");
-    check_size(p.name, "weight", p.weight8.size() + p.weight16.size(), weights_of(p));
+    check_size(p.name, "weight", p.weight8.size() + p.weight16.size(), weight_count(p));
     if (p.kind == Kind::mean) return;
     const int most = p.multiplier.empty() ? 16 : 32;
     if (p.shift < 0 || p.shift > most)
@@ -130,10 +106,19 @@ class NumberChecker {
 
 }  // namespace
 
+size_t weight_count(const Projection& p) {
+  constexpr size_t most = std::numeric_limits<size_t>::max();
+  size_t count = p.weight_shape.empty() ? 0 : 1;
+  for (int n : p.weight_shape) {
+    const size_t size = std::max(n, 0);
+    count = size > 0 && count > most / size ? most : count * size;
+  }
+  return count;
+}
+
 void check_numbers(const CheckedGraph& graph) {
   const NumberChecker checker(graph);
   graph.graph->integer ? checker.check_integer() : checker.check_float();
-  checker.check_padding();
 }
 
-}  // namespace stmixer::engine
+}  // namespace stmixer::graph

@@ -4,10 +4,10 @@
 #include <string>
 #include <vector>
 
-#include "engine/json.h"
-#include "stmixer/engine.h"
+#include "graph/json.h"
+#include "stmixer/graph.h"
 
-namespace stmixer::engine {
+namespace stmixer::graph {
 
 // A tensor of the file, contiguous.
 struct Tensor {
@@ -33,4 +33,4 @@ Parts read_parts(const Array<char>& content);
 // has weights. Throws std::invalid_argument naming the node.
 Graph describe_graph(const Json& description, TensorTable& table);
 
-}  // namespace stmixer::engine
+}  // namespace stmixer::graph

@@ -1,4 +1,4 @@
-#include "engine/json.h"
+#include "graph/json.h"
 
 #include <algorithm>
 #include <charconv>
@@ -7,7 +7,7 @@
 #include <sstream>
 #include <stdexcept>
 
-namespace stmixer::engine {
+namespace stmixer::graph {
 namespace {
 
 constexpr int kMaxDepth = 32;
@@ -217,4 +217,4 @@ Json parse_json(std::string_view text, const std::string& what) {
   return Reader(text, what).document();
 }
 
-}  // namespace stmixer::engine
+}  // namespace stmixer::graph

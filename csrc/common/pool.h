@@ -6,7 +6,7 @@
 #include <thread>
 #include <vector>
 
-namespace stmixer::engine {
+namespace stmixer {
 
 // The engine's own threads. Each has a share of a job's tasks, the same part of every job, so that
 // what it wrote in one it mostly finds in its own cache in the next. Whoever is done takes tasks
@@ -85,4 +85,4 @@ class Pool {
   bool stop_ = false;
 };
 
-}  // namespace stmixer::engine
+}  // namespace stmixer

@@ -4,18 +4,13 @@
 #include <unordered_map>
 #include <vector>
 
-#include "stmixer/engine.h"
+#include "stmixer/graph.h"
 
-namespace stmixer::engine {
+namespace stmixer::graph {
 
-// Largest sizes taken: keys of spike lists are 16 bits wide, and a file must not be able to ask for
-// any amount of memory. Neurons count with the channels that fill up units.
-constexpr int kMaxExtent = 4096;
-constexpr int kMaxChannels = 1 << 16;
-constexpr int64_t kMaxNeurons = 1 << 25;     // of a node
-constexpr int64_t kMaxAllNeurons = 1 << 27;  // of all nodes
-constexpr int64_t kMaxPadding = 1 << 24;     // weights beyond a multiple of those given
-constexpr int kMaxSteps = 4096;
+// Largest heights, widths, kernels, strides and paddings: what is computed from them fits in 64
+// bits. Each executor has limits of its own for what it allocates.
+constexpr int kMaxExtent = 1 << 20;
 
 struct NodeRef {
   enum class Kind { population, current };
@@ -50,10 +45,16 @@ struct CheckedGraph {
 // Throws std::invalid_argument naming the node and what is wrong with it.
 CheckedGraph check_graph(const Graph& graph);
 
+// How many numbers the shape of a projection's weight means; the largest size_t if it is larger.
+size_t weight_count(const Projection& p);
+
 // Of a graph whose names and shapes have been checked: that weights, biases and parameters of
 // neurons are as many as these say, finite, and in an int8 network in range.
 void check_numbers(const CheckedGraph& graph);
 
+// [channels, height, width]
+std::string text(const Shape& shape);
+
 [[noreturn]] void graph_error(const std::string& node, const std::string& what);
 
-}  // namespace stmixer::engine
+}  // namespace stmixer::graph

@@ -10,7 +10,7 @@
 
 #include "common/rounding.h"
 
-namespace stmixer::engine {
+namespace stmixer {
 
 constexpr size_t kAlign = 64;
 
@@ -48,4 +48,4 @@ class Memory {
   void* data_ = nullptr;
 };
 
-}  // namespace stmixer::engine
+}  // namespace stmixer

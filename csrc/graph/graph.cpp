@@ -1,13 +1,11 @@
-#include "engine/graph.h"
+#include "graph/graph.h"
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <stdexcept>
 
-#include "engine/kernels.h"
-#include "engine/memory.h"
-
-namespace stmixer::engine {
+namespace stmixer::graph {
 namespace {
 
 using Kind = Projection::Kind;
@@ -20,17 +18,13 @@ std::string text(const std::vector<int>& shape) {
   return s + "]";
 }
 
-std::string text(const Shape& s) { return text(std::vector<int>{s.channels, s.height, s.width}); }
-
-// Returns how many neurons the node counts as.
-int64_t check_shape(const std::string& node, const Shape& s) {
+void check_shape(const std::string& node, const Shape& s) {
   if (s.channels < 1 || s.height < 1 || s.width < 1)
     fail(node, "shape " + text(s) + " must be positive");
-  const auto neurons = static_cast<int64_t>(round_up(s.channels, kUnit)) * s.height * s.width;
-  if (s.channels > kMaxChannels || s.height > kMaxExtent || s.width > kMaxExtent ||
-      neurons > kMaxNeurons)
-    fail(node, "shape " + text(s) + " is larger than the engine takes");
-  return neurons;
+  constexpr int64_t most = std::numeric_limits<int>::max();
+  if (s.height > kMaxExtent || s.width > kMaxExtent ||
+      int64_t{s.height} * s.width > most / s.channels)
+    fail(node, "shape " + text(s) + " is larger than a graph takes");
 }
 
 void check_weight(const Projection& p, const std::vector<int>& expected) {
@@ -40,7 +34,7 @@ void check_weight(const Projection& p, const std::vector<int>& expected) {
 
 // The extent of a convolution's output, or 0 if the kernel does not fit.
 int conv_extent(int in, int kernel, int stride, int padding) {
-  const int span = in + 2 * padding - kernel;
+  const int span = in + 2 * padding - kernel;  // at most 3 * kMaxExtent
   return span < 0 ? 0 : span / stride + 1;
 }
 
@@ -96,9 +90,9 @@ class Checker {
   explicit Checker(const Graph& graph) : graph_(graph) { checked_.graph = &graph; }
 
   CheckedGraph check() {
-    if (graph_.steps < 1 || graph_.steps > kMaxSteps)
-      throw std::invalid_argument("graph: 'steps' must lie in [1, " + std::to_string(kMaxSteps) +
-                                  "], got " + std::to_string(graph_.steps));
+    if (graph_.steps < 1)
+      throw std::invalid_argument("graph: 'steps' must be at least 1, got " +
+                                  std::to_string(graph_.steps));
     collect_names();
     check_shapes();
     for (const Current& c : graph_.currents) check_current(c);
@@ -133,16 +127,12 @@ class Checker {
   }
 
   void check_shapes() const {
-    int64_t neurons = 0;
     for (const Population& p : graph_.populations) {
-      neurons += check_shape(p.name, p.shape);
+      check_shape(p.name, p.shape);
       if (p.tokens && p.shape.height != 1)
         fail(p.name, "shape " + text(p.shape) + " must be [channels, 1, tokens]");
     }
-    for (const Current& c : graph_.currents) neurons += check_shape(c.name, c.shape);
-    if (neurons > kMaxAllNeurons)
-      throw std::invalid_argument("graph: has " + std::to_string(neurons) +
-                                  " neurons, more than the engine takes");
+    for (const Current& c : graph_.currents) check_shape(c.name, c.shape);
   }
 
   void check_current(const Current& c) const {
@@ -268,8 +258,10 @@ CheckedGraph check_graph(const Graph& graph) {
   return checked;
 }
 
+std::string text(const Shape& s) { return text(std::vector<int>{s.channels, s.height, s.width}); }
+
 void graph_error(const std::string& node, const std::string& what) {
   throw std::invalid_argument("graph: '" + node + "': " + what);
 }
 
-}  // namespace stmixer::engine
+}  // namespace stmixer::graph

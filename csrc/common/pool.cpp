@@ -1,4 +1,4 @@
-#include "engine/pool.h"
+#include "common/pool.h"
 
 #include <chrono>
 #if defined(__x86_64__)
@@ -9,7 +9,7 @@
 #include <sched.h>
 #endif
 
-namespace stmixer::engine {
+namespace stmixer {
 namespace {
 
 // Longer than a thread waits for the others at the end of most jobs: waking up costs more than
@@ -173,4 +173,4 @@ void Pool::work(int thread) {
   }
 }
 
-}  // namespace stmixer::engine
+}  // namespace stmixer

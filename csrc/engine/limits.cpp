@@ -1,0 +1,88 @@
+#include "engine/limits.h"
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "common/rounding.h"
+#include "engine/integer_kernels.h"
+#include "engine/kernels.h"
+
+namespace stmixer::engine {
+namespace {
+
+using Kind = Projection::Kind;
+
+constexpr auto fail = engine_error;
+
+// Keys of spike lists are 16 bits wide.
+constexpr int kMaxExtent = 4096;
+constexpr int kMaxChannels = 1 << 16;
+
+// Neurons count with the channels that fill up units.
+constexpr int64_t kMaxNeurons = 1 << 25;     // of a node
+constexpr int64_t kMaxAllNeurons = 1 << 27;  // of all nodes
+
+constexpr int64_t kMaxPadding = 1 << 24;  // weights beyond a multiple of those given
+constexpr int kMaxSteps = 4096;
+
+// Returns how many neurons the node counts as.
+int64_t check_shape(const std::string& node, const Shape& s) {
+  const auto neurons = static_cast<int64_t>(round_up(s.channels, kUnit)) * s.pixels();
+  if (s.channels > kMaxChannels || s.height > kMaxExtent || s.width > kMaxExtent ||
+      neurons > kMaxNeurons)
+    fail(node, "shape " + text(s) + " is larger than the engine takes");
+  return neurons;
+}
+
+void check_shapes(const Graph& graph) {
+  int64_t neurons = 0;
+  for (const Population& p : graph.populations) neurons += check_shape(p.name, p.shape);
+  for (const Current& c : graph.currents) neurons += check_shape(c.name, c.shape);
+  if (neurons > kMaxAllNeurons)
+    throw std::invalid_argument("engine: the graph has " + std::to_string(neurons) +
+                                " neurons, more than the engine takes");
+}
+
+void check_extents(const Projection& p) {
+  if (p.kind != Kind::conv) return;
+  for (int size : {p.weight_shape[2], p.weight_shape[3], p.stride, p.padding})
+    if (size > kMaxExtent)
+      fail(p.name, "kernel, stride and padding must be at most " + std::to_string(kMaxExtent) +
+                       ", got " + std::to_string(size));
+}
+
+// Kernels compute whole tiles, so a network of many narrow layers is mostly padding.
+void check_padding(const Graph& graph) {
+  int64_t given = 0, padded = 0;
+  for (const Current& c : graph.currents) {
+    for (const Projection& p : c.projections) {
+      check_extents(p);
+      if (p.kind == Kind::mean) continue;
+      const int* shape = p.weight_shape.data() + (p.kind == Kind::token_mix);
+      const auto weights = static_cast<int64_t>(weight_count(p));
+      const int64_t tiles = weights / (int64_t{shape[0]} * shape[1]);
+      given += weights;
+      padded += tiles * round_up(shape[0], kIntegerTile) * round_up(shape[1], 8);
+      if (padded > 8 * given + kMaxPadding)
+        fail(p.name, "takes memory for " + std::to_string(padded) + " weights where " +
+                         std::to_string(given) + " are given: its layers are too narrow");
+    }
+  }
+}
+
+}  // namespace
+
+void check_limits(const graph::CheckedGraph& graph) {
+  if (graph.graph->steps > kMaxSteps)
+    throw std::invalid_argument("engine: 'steps' must lie in [1, " + std::to_string(kMaxSteps) +
+                                "], got " + std::to_string(graph.graph->steps));
+  check_shapes(*graph.graph);
+  check_padding(*graph.graph);
+}
+
+void engine_error(const std::string& node, const std::string& what) {
+  throw std::invalid_argument("engine: '" + node + "': " + what);
+}
+
+}  // namespace stmixer::engine
