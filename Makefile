@@ -13,11 +13,17 @@ PYTHON_GPU ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV)/bin/python,python3)
 SOURCES := CMakeLists.txt pyproject.toml README.md LICENSE $(shell find cmake csrc python stmixer_ops \
              -type f -not -path '*/__pycache__/*' 2>/dev/null)
 
-.PHONY: demo test bench gpu lint sanitize format clean help
+# Tests run side by side; each has one thread, unless it is about threads.
+WORKERS ?= 2
+TESTS   := cd tests && ../$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup
+
+.PHONY: demo quick test test-all bench gpu lint sanitize format clean help
 
 help:
 	@echo "make demo      train a small STMixer on digits and run it in the C++ engine"
-	@echo "make test      run the tests against the installed package"
+	@echo "make quick     the tests that compile and train nothing: 90 seconds on two cores"
+	@echo "make test      the tests against the installed package: 10 minutes, the first time 25"
+	@echo "make test-all  every combination: for releases and changes to kernels; an hour"
 	@echo "make bench     time the ops and the engine against their peers"
 	@echo "make gpu       on a GPU: build, test, measure, in eight minutes and without network;"
 	@echo "               GPU=--rehearse does it in small on the CPU"
@@ -29,11 +35,17 @@ demo: $(STAMPS)/package
 	$(BIN)/stmixer demo $(DEMO)
 
 # The tests run from another folder, so that they see the installed package and not the sources.
-test: $(STAMPS)/package $(STAMPS)/test
-	cd tests && ../$(BIN)/python -m pytest -q $(PYTEST)
+quick: $(STAMPS)/test
+	$(TESTS) -m "not (compiles or trains or slow)" $(PYTEST)
+
+test: $(STAMPS)/test
+	$(TESTS) $(PYTEST)
+
+test-all: $(STAMPS)/test
+	$(TESTS) --full $(PYTEST)
 
 # A folder run as a program sees the installed package, not the sources beside it.
-bench: $(STAMPS)/package $(STAMPS)/test $(STAMPS)/bench
+bench: $(STAMPS)/bench
 	$(BIN)/python bench $(BENCH)
 
 gpu:
@@ -47,7 +59,7 @@ format: $(STAMPS)/lint
 	$(BIN)/ruff format --quiet .
 	$(BIN)/clang-format -i $$(git ls-files '*.h' '*.cpp' '*.cu')
 
-sanitize: $(STAMPS)/package $(STAMPS)/test
+sanitize: $(STAMPS)/test
 	PYTHON=$(abspath $(BIN)/python) bash tests/sanitize.sh
 
 clean:
@@ -62,20 +74,26 @@ $(STAMPS)/torch: $(STAMPS)/venv
 	$(BIN)/pip install --quiet "$(TORCH)"
 	touch $@
 
+# The wheel is built once; what the other targets need beside it comes later.
+WHEEL = $(shell echo build/wheel/*.whl)
+
 $(STAMPS)/package: $(STAMPS)/torch $(SOURCES)
-	$(BIN)/pip install --quiet ".[train]"
+	rm -rf build/wheel
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(BIN)/pip install --quiet --no-deps --force-reinstall build/wheel/*.whl
+	$(BIN)/pip install --quiet "$(TORCH)" "$(WHEEL)[train]"
 	touch $@
 
 $(STAMPS)/test: $(STAMPS)/package
-	$(BIN)/pip install --quiet "$(TORCH)" ".[test,augment]"
+	$(BIN)/pip install --quiet "$(TORCH)" "$(WHEEL)[test,augment]"
 	touch $@
 
 # SpikingJelly asks for torchaudio and more, which the neurons that are timed here never touch.
 $(STAMPS)/bench: $(STAMPS)/test
 	$(BIN)/pip install --quiet --no-deps "spikingjelly>=2"
-	$(BIN)/pip install --quiet loguru tqdm scipy "$(TORCH)" ".[bench]"
+	$(BIN)/pip install --quiet loguru tqdm scipy "$(TORCH)" "$(WHEEL)[bench]"
 	touch $@
 
 $(STAMPS)/lint: $(STAMPS)/package pyproject.toml
-	$(BIN)/pip install --quiet ".[lint]"
+	$(BIN)/pip install --quiet "$(WHEEL)[lint]"
 	touch $@

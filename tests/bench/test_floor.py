@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
-from support.paths import ROOT
 import pytest
 import torch
+from support.paths import ROOT
 
 BENCH = ROOT / "bench"
 if not BENCH.is_dir():

@@ -12,9 +12,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from support.paths import ROOT
 import pytest
 import torch
+from support.paths import ROOT
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import stmixer_ops as so
@@ -23,12 +23,12 @@ from stmixer_ops.ops import _native
 if not (ROOT / "bench").is_dir():
     pytest.skip("the benchmarks are not beside the tests", allow_module_level=True)
 
-import gpu  # noqa: E402
-import gpu_measure  # noqa: E402
-import gpu_report  # noqa: E402
-import gpu_stages  # noqa: E402
-from cases import cases  # noqa: E402
-from gpu_peers import (  # noqa: E402
+import gpu
+import gpu_measure
+import gpu_report
+import gpu_stages
+from cases import cases
+from gpu_peers import (
     Contestant,
     Missing,
     Population,
@@ -40,7 +40,7 @@ from gpu_peers import (  # noqa: E402
     rates_apart,
     spikingjelly_neurons,
 )
-from gpu_timing import Clock  # noqa: E402
+from gpu_timing import Clock
 
 CPU = torch.device("cpu")
 TINY = {case.group: case for case in cases(tiny=True)}

@@ -33,13 +33,6 @@ CASE = Case("small", ("engine", "eager"), model="stmixer_1_16_2", img_size=8, ch
 PACE = Pace(turns=2, seconds=0.001, calls=(2, 2))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def rows_of(case: Case) -> dict[str, dict]:
     result = measure(case, 1, PACE)
     json.dumps(result, allow_nan=False)

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import stmixer_ops as so
 from stmixer_ops.cli import main
@@ -19,14 +18,6 @@ from stmixer_ops.train import evaluate, load_checkpoint
 pytest.importorskip("safetensors")
 
 SMALL = ["--img-size", "8", "--model", "stmixer_2_32_4", "--threads", "1"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,8 @@ from stmixer_ops.train import load_checkpoint
 pytest.importorskip("safetensors")
 pytest.importorskip("sklearn")
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> str:

@@ -11,16 +11,15 @@ import sys
 import types
 from pathlib import Path
 
-from support.paths import ROOT
-from support import cuda_host
 import pytest
 import torch
+from support import cuda_host
+from support.paths import ROOT
 
 import stmixer_ops as so
 from stmixer_ops import _C
 from stmixer_ops import functional as F
 from stmixer_ops.ops import _cuda
-
 
 
 def configure(folder: Path, option: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -47,6 +46,7 @@ def without_nvcc(tmp_path: Path) -> dict[str, str]:
     return {"CUDACXX": str(broken)}
 
 
+@pytest.mark.compiles
 def test_on_without_a_compiler_is_an_error_that_says_what_to_do(tmp_path, without_nvcc):
     done = configure(tmp_path / "build", "ON", **without_nvcc)
     assert done.returncode != 0
@@ -55,12 +55,14 @@ def test_on_without_a_compiler_is_an_error_that_says_what_to_do(tmp_path, withou
     assert "or use AUTO or OFF" in told
 
 
+@pytest.mark.compiles
 def test_auto_without_a_compiler_builds_without(tmp_path, without_nvcc):
     done = configure(tmp_path / "build", "AUTO", **without_nvcc)
     assert done.returncode == 0, done.stderr
     assert "CUDA kernels built in: OFF (STMIXER_CUDA=AUTO)" in done.stdout
 
 
+@pytest.mark.compiles
 def test_off_does_not_look_for_a_compiler(tmp_path):
     done = configure(tmp_path / "build", "OFF")
     assert done.returncode == 0, done.stderr
@@ -68,6 +70,7 @@ def test_off_does_not_look_for_a_compiler(tmp_path):
     assert "CMAKE_CUDA_COMPILER" not in (tmp_path / "build" / "CMakeCache.txt").read_text()
 
 
+@pytest.mark.compiles
 def test_auto_with_a_compiler_builds_them_in(tmp_path):
     if shutil.which("nvcc") is None:
         pytest.skip("there is no nvcc on the PATH")
@@ -76,6 +79,7 @@ def test_auto_with_a_compiler_builds_them_in(tmp_path):
     assert "CUDA kernels built in: ON" in done.stdout
 
 
+@pytest.mark.compiles
 def test_other_values_are_refused(tmp_path):
     done = configure(tmp_path / "build", "MAYBE")
     assert done.returncode != 0
@@ -185,6 +189,7 @@ class Module:
         return Kernel(name)
 
 
+@pytest.mark.compiles
 def test_launches_by_cupy(monkeypatch):
     """All but CuPy itself: files, names, options, stream, parameters by value, shared memory."""
     cuda_host.library()

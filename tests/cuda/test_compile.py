@@ -10,11 +10,12 @@ import os
 import re
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
+import tempfile
 from functools import cache
 from pathlib import Path
 
 import pytest
+from support.kept import keep
 
 from stmixer_ops import _C
 from stmixer_ops.ops import _cuda
@@ -26,6 +27,9 @@ BLOCKS = {"forward_(bf16|f16)": 4, "bn_lif_backward_(bf16|f16)_4": 3, "bn_statis
 FUSED = r"\bfma\.\S+|\bmad\S*\.f\d+"
 
 
+pytestmark = pytest.mark.compiles
+
+
 def nvcc_command(*options: str) -> list[str]:
     """nvcc with the options of cmake/cuda.cmake on the installed sources."""
     nvcc = shutil.which("nvcc")
@@ -35,29 +39,35 @@ def nvcc_command(*options: str) -> list[str]:
     return [nvcc, "-std=c++17", f"-I{folder}", f"-I{folder}/include", *options]
 
 
-def compile_one(file: str, architecture: str, folder: Path) -> tuple[str, str]:
-    kept = folder / architecture
-    kept.mkdir(exist_ok=True)
-    command = nvcc_command("-fmad=false", f"-arch=sm_{architecture}", "-Xptxas=-v")
-    command += ["--keep", f"--keep-dir={kept}", "-cubin", "-o", str(kept / f"{file}.cubin")]
-    command.append(str(_cuda.sources() / "cuda" / file))
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stderr, (kept / f"{Path(file).stem}.ptx").read_text()
+def files_of(source: Path) -> set[Path]:
+    """A source and every header of ours that it includes, directly or not."""
+    found: set[Path] = set()
+    new = {source}
+    while new:
+        found |= new
+        names = {n for path in new for n in re.findall(r'#include "(.*)"', path.read_text())}
+        roots = (_cuda.sources(), _cuda.sources() / "include")
+        new = {root / name for name in names for root in roots if (root / name).is_file()} - found
+    return found
 
 
 @cache
-def compiled(file: str, folder: Path) -> dict[str, tuple[str, str]]:
-    """By architecture, what ptxas says of a file's kernels, and their PTX. Both at once: for the
-    largest file one takes a quarter of a minute."""
-    with ThreadPoolExecutor() as pool:
-        results = pool.map(lambda one: compile_one(file, one, folder), ARCHITECTURES)
-        return dict(zip(ARCHITECTURES, results, strict=True))
+def compiled(file: str, architecture: str) -> tuple[str, str]:
+    """What ptxas says of a file's kernels, and their PTX."""
+    source = _cuda.sources() / "cuda" / file
+    command = nvcc_command("-fmad=false", f"-arch=sm_{architecture}", "-Xptxas=-v", str(source))
 
+    def make() -> tuple[list[str], set[Path]]:
+        with tempfile.TemporaryDirectory() as folder:
+            outputs = ["--keep", f"--keep-dir={folder}", "-cubin", "-o", f"{folder}/{file}.cubin"]
+            done = subprocess.run([*command, *outputs], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            ptx = (Path(folder) / f"{source.stem}.ptx").read_text()
+        return [done.stderr, ptx], files_of(source)
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cuda")
+    version = subprocess.run([command[0], "--version"], capture_output=True, text=True, check=True)
+    report, ptx = keep("nvcc", [command, version.stdout], make)
+    return report, ptx
 
 
 def planned_kernels(file: str) -> set[str]:
@@ -80,8 +90,8 @@ def planned_kernels(file: str) -> set[str]:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("file", FILES)
-def test_nvcc(file, architecture, folder):
-    report, _ = compiled(file, folder)[architecture]
+def test_nvcc(file, architecture):
+    report, _ = compiled(file, architecture)
     found = re.findall(
         r"entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads"
         r".*?Used (\d+) registers",
@@ -98,16 +108,16 @@ def test_nvcc(file, architecture, folder):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_nothing_is_contracted(file, folder):
+def test_nothing_is_contracted(file):
     """-fmad=false leaves no fused multiply-add of numbers in the PTX; integers may have theirs."""
-    _, ptx = compiled(file, folder)["90"]
+    _, ptx = compiled(file, "90")
     assert re.findall(FUSED, ptx) == []
     if file != "pack.cu":
         assert re.search(r"\bmul\.(rn\.)?f32", ptx)
 
 
-def test_nothing_is_added_atomically(folder):
-    assert all("atom." not in compiled(file, folder)["90"][1] for file in FILES)
+def test_nothing_is_added_atomically():
+    assert all("atom." not in compiled(file, "90")[1] for file in FILES)
 
 
 CHARGE = """
@@ -117,9 +127,9 @@ extern "C" __global__ void charge(float* v, float x) { *v = stmixer::lif_charge(
 
 
 @pytest.mark.parametrize("contracted", [True, False])
-def test_contraction_would_be_seen(contracted, folder):
+def test_contraction_would_be_seen(contracted, tmp_path):
     """The search above finds what -fmad=false prevents."""
-    source, built = folder / "charge.cu", folder / "charge.ptx"
+    source, built = tmp_path / "charge.cu", tmp_path / "charge.ptx"
     source.write_text(CHARGE)
     options = [] if contracted else ["-fmad=false"]
     command = nvcc_command(*options, "-arch=sm_90", "-ptx", "-o", str(built), str(source))
@@ -128,8 +138,8 @@ def test_contraction_would_be_seen(contracted, folder):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_rows_are_read_16_bytes_at_a_time(file, folder):
-    _, ptx = compiled(file, folder)["90"]
+def test_rows_are_read_16_bytes_at_a_time(file):
+    _, ptx = compiled(file, "90")
     assert re.search(r"\bld(\.global)?\.v4\.[bu]32", ptx)
     assert re.search(r"\bst(\.global)?\.v4\.[bu]32", ptx) or file == "pack.cu"
 
@@ -157,15 +167,12 @@ def nvrtc() -> ctypes.CDLL:
     pytest.skip("there is no libnvrtc: neither beside nvcc nor in an nvidia package")
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_nvrtc(file):
-    """The way of CuPy: the installed sources, the same options, no standard library."""
-    library, sources = nvrtc(), _cuda.sources()
-    program = ctypes.c_void_p()
-    code = (sources / "cuda" / file).read_text().encode()
-    created = library.nvrtcCreateProgram(ctypes.byref(program), code, file.encode(), 0, None, None)
+def compile_with_nvrtc(source: Path, options: list[str]) -> bytes:
+    """The cubin."""
+    library, program = nvrtc(), ctypes.c_void_p()
+    code, name = source.read_bytes(), source.name.encode()
+    created = library.nvrtcCreateProgram(ctypes.byref(program), code, name, 0, None, None)
     assert created == 0
-    options = [*_cuda.compiler_options(), "--gpu-architecture=sm_90"]
     texts = (ctypes.c_char_p * len(options))(*(o.encode() for o in options))
     result = library.nvrtcCompileProgram(program, len(options), texts)
     size = ctypes.c_size_t()
@@ -177,7 +184,23 @@ def test_nvrtc(file):
     cubin = ctypes.create_string_buffer(size.value)
     library.nvrtcGetCUBIN(program, cubin)
     library.nvrtcDestroyProgram(ctypes.byref(program))
-    assert all(name.encode() in cubin.raw for name in planned_kernels(file))
+    return cubin.raw
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_nvrtc(file):
+    """The way of CuPy: the installed sources, the same options, no standard library."""
+    source = _cuda.sources() / "cuda" / file
+    options = [*_cuda.compiler_options(), "--gpu-architecture=sm_90"]
+    version = (ctypes.c_int * 2)()
+    assert nvrtc().nvrtcVersion(version, ctypes.byref(version, ctypes.sizeof(ctypes.c_int))) == 0
+
+    def make() -> tuple[list[str], set[Path]]:
+        cubin = compile_with_nvrtc(source, options)
+        return re.findall(r"\w{8,}", cubin.decode("latin-1")), files_of(source)
+
+    names = keep("nvrtc", [file, options, list(version)], make)
+    assert any(names) and all(any(k in name for name in names) for k in planned_kernels(file))
 
 
 # -- Sources --------------------------------------------------------------------------------------

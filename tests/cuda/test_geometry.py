@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 
 import pytest
-from support.cuda_host import library
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cuda_host import library
 
 from stmixer_ops import _C
 
@@ -31,11 +31,13 @@ def is_vector(call):
     return bool(plain[-8])
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("neurons", [1, 7, 8, 9, 1023, 1024, 1025, 123457, HUGE])
 def test_lif_takes_every_neuron_once(neurons):
     assert library().covers_lif(INT64(neurons), blocks(forward(neurons))) == 1
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("least", [1, 4])
 @pytest.mark.parametrize(
     ("outer", "channels", "inner"),
@@ -58,6 +60,7 @@ def test_channels_take_every_neuron_once(outer, channels, inner, least):
     assert library().covers_channels(*sizes) == 1
 
 
+@pytest.mark.compiles
 def test_channels_take_more_than_32_bits_count():
     """2^31 elements with the channels innermost, and with them outermost."""
     for channels, inner in ((64, 1), (2, 2**30)):
@@ -65,6 +68,7 @@ def test_channels_take_more_than_32_bits_count():
         assert library().covers_channels(*sizes) == 1
 
 
+@pytest.mark.compiles
 @given(outer=st.integers(1, 200), channels=st.integers(1, 40), inner=st.integers(1, 40))
 @settings(max_examples=100, deadline=None)
 def test_any_channel_layout(outer, channels, inner):
@@ -72,6 +76,7 @@ def test_any_channel_layout(outer, channels, inner):
     assert library().covers_channels(*sizes) == 1
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize(
     ("rows", "length"), [(1, 1), (3, 7), (5, 31), (5, 32), (7, 33), (2, 63), (9, 600), (3, HUGE)]
 )

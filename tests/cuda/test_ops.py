@@ -3,18 +3,19 @@ with its kernels compiled for the CPU, where they agree with the cpu backend to 
 
 from __future__ import annotations
 
-from support import cuda_host
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.ops_cases import DTYPES, LAYOUTS, SURROGATES, TOLERANCE, count_saved, error
-from ops.test_bn_lif import Case, drawn_case
-from ops.test_lif import OPTIONS
-from ops.test_lif import run as run_lif
+from support import cuda_host
+from support.drawn import drawn_case
+from support.ops_calls import BNCase, run_lif
+from support.ops_cases import DTYPES, LAYOUTS, OPTIONS, SURROGATES, TOLERANCE, count_saved, error
 
 from stmixer_ops import functional as F
 from stmixer_ops.ops import _cuda
+
+pytestmark = pytest.mark.compiles
 
 
 @pytest.fixture(params=["emulated", "gpu"])
@@ -175,7 +176,7 @@ def test_saves_its_input_and_nothing_else(device):
 # -- bn_lif ---------------------------------------------------------------------------------------
 
 
-class PlacedCase(Case):
+class PlacedCase(BNCase):
     """A case whose results come back to the CPU."""
 
     def run(self, backend, training, cast=None, device="cpu", **options):

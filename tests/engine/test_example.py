@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
-from support.paths import ROOT
 import numpy as np
 import pytest
+from support.cpp_build import built
 from support.engine_cases import images, patch_graph
 
 from stmixer_ops.engine import Engine
 from stmixer_ops.engine.quantize import quantize
 
+pytestmark = pytest.mark.compiles
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not (ROOT / "examples").is_dir():
-        pytest.skip("needs the sources")
-    for tool in ("cmake", os.environ.get("CXX", "c++")):
-        if shutil.which(tool) is None:
-            pytest.skip(f"needs {tool}")
-    build = tmp_path_factory.mktemp("build")
-    options = ["-DSTMIXER_PYTHON=OFF", "-DSTMIXER_EXAMPLES=ON", "-DCMAKE_BUILD_TYPE=Debug"]
-    subprocess.run(["cmake", "-S", ROOT, "-B", build, *options], check=True, capture_output=True)
-    jobs = str(os.cpu_count() or 1)
-    subprocess.run(["cmake", "--build", build, "-j", jobs], check=True, capture_output=True)
-    return build / "classify"
+@pytest.fixture
+def program() -> Path:
+    return built("classify") / "classify"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

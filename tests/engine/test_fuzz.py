@@ -6,10 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-from support.paths import TESTS
 import pytest
+from support.paths import TESTS
+
+pytestmark = pytest.mark.slow
 
 CASES = int(os.environ.get("STMIXER_FUZZ_CASES", "4000"))
 SECONDS = CASES / 150  # more than enough, unless the machine is very busy

@@ -7,9 +7,16 @@ import pickle
 
 import numpy as np
 import pytest
-from support.engine_cases import check_locally, conv2d, images, in_precision, patch_graph, run_checked
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support.engine_cases import (
+    check_locally,
+    conv2d,
+    images,
+    in_precision,
+    patch_graph,
+    run_checked,
+)
 
 from stmixer_ops.engine import Engine
 from stmixer_ops.engine.graph import PRECISIONS, Graph

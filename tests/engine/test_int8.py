@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.engine_cases import IntegerOracle, images, patch_graph, run_exactly
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support.engine_cases import IntegerOracle, images, patch_graph, run_exactly
 
 from stmixer_ops.engine import Engine, Graph
 from stmixer_ops.engine.quantize import quantize

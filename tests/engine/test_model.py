@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from support.paths import GOLDEN
 import numpy as np
 import pytest
 import torch
 from support.engine_cases import TOLERANCE, Oracle, check_locally
 from support.engine_models import MODELS, make_input, make_model
+from support.paths import GOLDEN
 from torch import nn
 
 import stmixer_ops as so
 from stmixer_ops.engine.export import export
-
 
 
 @pytest.mark.parametrize("name", MODELS)

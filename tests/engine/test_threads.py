@@ -10,14 +10,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from support.paths import ROOT, TESTS
 import numpy as np
 import pytest
+from support.cpp_build import built
 from support.engine_cases import images, in_precision, patch_graph
 
 from stmixer_ops.engine import Engine
 from stmixer_ops.engine.graph import PRECISIONS
-
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -192,31 +191,10 @@ def test_no_worker_runs_on_the_callers_core() -> None:
         assert all(len(os.sched_getaffinity(worker)) == len(allowed) - 1 for worker in workers)
 
 
-@pytest.mark.skipif(
-    not (ROOT / "csrc" / "engine").is_dir() or not sys.platform.startswith("linux"),
-    reason="needs the sources and glibc",
-)
-def test_the_hot_path_allocates_nothing(tmp_path: Path) -> None:
+@pytest.mark.compiles
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
+def test_the_hot_path_allocates_nothing() -> None:
     """A C++ program counts calls of malloc during runs after the first."""
-    compiler = os.environ.get("CXX", "c++")
-    flags = ["-std=c++17", "-O1", "-DSTMIXER_ISA=scalar", "-Icsrc", "-Icsrc/include"]
-    folders = [ROOT / "csrc" / room for room in ("common", "graph", "engine")]
-    sources = [source for folder in folders for source in sorted(folder.glob("*.cpp"))]
-    sources.append(TESTS / "support" / "engine_allocations.cpp")
-
-    def compile_one(source: Path) -> Path:
-        target = tmp_path / f"{source.stem}.o"
-        command = [compiler, *flags, "-c", str(source), "-o", str(target)]
-        subprocess.run(command, cwd=ROOT, check=True)
-        return target
-
-    try:
-        subprocess.run([compiler, "--version"], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip(f"no C++ compiler {compiler}")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = [str(o) for o in pool.map(compile_one, sources)]
-    program = tmp_path / "engine_allocations"
-    subprocess.run([compiler, *objects, "-o", str(program), "-pthread", "-ldl"], check=True)
+    program = built("engine_allocations") / "tests" / "support" / "engine_allocations"
     output = subprocess.run([program], check=True, capture_output=True, text=True).stdout
     assert output.split() == ["first", "some", "later", "0"], output

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.compile_cases import CASES, check_full_graph, op_samples
+from support.golden import assert_spikes_by_the_local_rule
 from support.gpu_cases import DEVICE, REHEARSED, needs_kernels, require_kernels
 from support.ops_calls import BNCase, random_spikes
 from support.ops_cases import error
-from models.test_golden import assert_spikes_by_the_local_rule
-from nn.test_inference import images, stmixer
-from ops.test_compile import CASES, check_full_graph, op_samples
+from support.small_models import images, stmixer
 from torch.library import opcheck
 from torch.utils._pytree import tree_map
 

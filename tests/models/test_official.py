@@ -4,15 +4,13 @@ import argparse
 import json
 import logging
 import sys
-from pathlib import Path
 
-from support.paths import GOLDEN
 import numpy as np
 import pytest
 import torch
+from support.paths import GOLDEN
 
 import stmixer_ops as so
-
 
 
 def official(name: str) -> tuple[dict, dict[str, torch.Tensor]]:

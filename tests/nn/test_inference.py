@@ -6,41 +6,13 @@ import copy
 
 import pytest
 import torch
-from models.test_golden import Golden, assert_spikes_by_the_local_rule
+from support.golden import Golden, assert_spikes_by_the_local_rule
+from support.small_models import images, settle, spikformer, stmixer
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import stmixer_ops as so
 from stmixer_ops.nn.inference import Folded
-
-
-def settle(model: nn.Module) -> nn.Module:
-    """Batch norms with statistics and parameters unlike those they start with."""
-    torch.manual_seed(1)
-    for module in model.modules():
-        if isinstance(module, _BatchNorm):
-            nn.init.uniform_(module.weight, 0.5, 2.0)
-            nn.init.normal_(module.bias, 0.3, 0.3)
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.running_var, 0.2, 1.0)
-    return model.eval()
-
-
-def stmixer(**options) -> so.STMixer:
-    torch.manual_seed(0)
-    sizes = {"img_size": 16, "embed_dim": 40, "depth": 2, "num_heads": 4, "T": 3}
-    return settle(so.STMixer(**sizes | options))
-
-
-def spikformer(**options) -> so.Spikformer:
-    torch.manual_seed(0)
-    sizes = {"img_size": 16, "embed_dim": 40, "depth": 2, "num_heads": 4, "T": 3}
-    return settle(so.Spikformer(**sizes, threshold=0.3, attn_threshold=0.1, **options))
-
-
-def images(batch: int = 2, **options) -> torch.Tensor:
-    torch.manual_seed(2)
-    return torch.rand(batch, 3, 16, 16, **options)
 
 
 def ipsps(**lif):
@@ -257,6 +229,7 @@ def test_narrow_networks(dtype):
             assert so.optimize_for_inference(model)(images()).isfinite().all()
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("make", [stmixer, lambda: settle(so.STMBlock(40, 16, 4))])
 def test_full_graph(make):
     optimized = so.optimize_for_inference(make())

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.metadata
 import logging
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from support.paths import ROOT
 import pytest
 import torch
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.drawn import drawn_case
 from support.ops_calls import BNCase as Case
 from support.ops_calls import flips_outside
 from support.ops_cases import KERNELS, LAYOUTS, TOLERANCE, count_saved, error
@@ -132,17 +133,9 @@ def test_large_mean_keeps_its_variance(kernels):
 
 
 @pytest.mark.parametrize("shape", [(2, 16, 24, 64), *GROUPED], ids=str)
-def test_does_not_depend_on_threads(shape):
-    case, threads = Case(shape), torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            results.append(case.run("cpu", True))
-    finally:
-        torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+def test_does_not_depend_on_threads(shape, isa, same_bits_everywhere):
+    case = Case(shape)
+    same_bits_everywhere(lambda: case.run("cpu", True), isas=[isa])
 
 
 def test_static_current_repeated_over_time(kernels):
@@ -183,25 +176,6 @@ def test_nan_passes_and_never_fires(kernels):
     assert total.isnan().sum() == 1
     assert s[:, 0, 1, 7].tolist() == [0.0, 0.0]
     assert s.sum() == s.numel() - 2
-
-
-def drawn_case(data, kind=Case):
-    """Any shape, channel dimension and order of the dimensions in memory."""
-    shape = data.draw(st.lists(st.integers(1, 6), min_size=3, max_size=5))
-    channel_dim = data.draw(st.integers(1, len(shape) - 1))
-    shape[0] = data.draw(st.integers(2, 4))
-    case = kind(
-        shape,
-        torch.float64,
-        "contiguous",
-        channel_dim,
-        residual=data.draw(st.booleans()),
-        affine=data.draw(st.booleans()),
-    )
-    order = data.draw(st.permutations(range(len(shape))))
-    back = [order.index(i) for i in range(len(order))]
-    case.x = case.x.permute(order).contiguous().permute(back)
-    return case
 
 
 @given(data=st.data())

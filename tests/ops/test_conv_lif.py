@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from support.ops_cases import LAYOUTS, TOLERANCE, error
-from torch.library import opcheck
 from support.triton_aot import compile_for
+from torch.library import opcheck
 
 from stmixer_ops import functional as F
 
@@ -145,6 +145,18 @@ def test_one_image_repeated_over_time(backend, packed):
     assert torch.equal(shown, copied)
 
 
+def test_bit_identical_over_isas_and_threads(same_bits_everywhere):
+    s, weight, bias, stride, padding = case("strided")
+    out = F.conv_lif(s, weight, bias, stride, padding, backend="cpu")
+    residual, v_init = torch.randn(out.shape), torch.randn(out.shape[1:])
+    same_bits_everywhere(
+        lambda: F.conv_lif(
+            F.pack_spikes(s, 2, backend="cpu"), weight, bias, stride, padding, residual=residual,
+            v_init=v_init, return_sum=True, return_state=True, pack=True, backend="cpu",
+        )
+    )  # fmt: skip
+
+
 def test_nan_passes_and_never_fires(backend):
     s, weight, bias, _, _ = case("pointwise")
     residual = torch.full((3, 2, 63, 7, 1), 5.0)
@@ -177,6 +189,7 @@ def test_gradients_are_the_reference_s():
         F.conv_lif(*leaves, stride, padding, backend="cpu")
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("packed", [False, True], ids=["dense", "bits"])
 def test_compiled_and_checked(backend, packed):
     s, weight, bias, stride, padding = case("strided")
@@ -248,6 +261,7 @@ LAUNCHERS = """if True:
 """
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("packed", [False, True], ids=["dense", "bits"])
 def test_registers_shared_memory_and_contraction(capability, packed):
@@ -273,6 +287,7 @@ def test_registers_shared_memory_and_contraction(capability, packed):
         assert kernel["shared"] <= 80 * 1024, kernel  # two programs on a multiprocessor
 
 
+@pytest.mark.compiles
 def test_one_kernel_for_every_batch_size():
     results = compile_for(
         90,

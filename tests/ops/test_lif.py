@@ -12,6 +12,7 @@ from support.ops_cases import (
     DTYPES,
     KERNELS,
     LAYOUTS,
+    OPTIONS,
     SURROGATES,
     TOLERANCE,
     count_saved,
@@ -21,8 +22,6 @@ from support.ops_cases import (
 
 from stmixer_ops import functional as F
 from stmixer_ops import surrogate as sg
-
-OPTIONS = [(reset, detach) for reset in ("hard", "soft") for detach in (False, True)]
 
 
 @pytest.mark.parametrize("surrogate", SURROGATES, ids=lambda s: s.name)
@@ -82,22 +81,9 @@ def test_every_length(kernels, steps, neurons):
     assert error(native[3], expected[3]) <= TOLERANCE[torch.float32]
 
 
-def test_all_isas_and_thread_counts_agree(monkeypatch):
-    from stmixer_ops import _C
-
+def test_all_isas_and_thread_counts_agree(same_bits_everywhere):
     x, gs = torch.randn(2, 4, 8, 33, 64)
-    results = []
-    threads = torch.get_num_threads()
-    try:
-        for name in _C.cpu_isas():
-            for count in (1, 2, 3):
-                monkeypatch.setenv("STMIXER_CPU_ISA", name)
-                torch.set_num_threads(count)
-                results.append(run(x, gs=gs, decay=0.9, backend="cpu"))
-    finally:
-        torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    same_bits_everywhere(lambda: run(x, gs=gs, decay=0.9, backend="cpu"))
 
 
 def test_one_image_repeated_over_time(backend):

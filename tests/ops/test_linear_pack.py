@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.ops_calls import random_spikes as spikes
 from support.ops_cases import DTYPES, KERNELS, LAYOUTS, TOLERANCE, count_saved, error
-from torch.library import opcheck
 from support.triton_aot import compile_for
+from torch.library import opcheck
 
 from stmixer_ops import functional as F
 
@@ -166,6 +166,7 @@ def test_weight_gradient_from_bits(geometry, dtype):
     assert set(opcheck(op, arguments).values()) == {"SUCCESS"}
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("capability", [80, 90])
 def test_weight_gradient_compiles_without_spills(capability):
     results = compile_for(

@@ -74,20 +74,18 @@ def test_float32_obeys_the_local_rule(kernels):
     assert flips_outside(out, brute_force(s, weight), decay=0.5) == 0
 
 
-def test_bit_identical_over_isas_and_threads(monkeypatch):
-    from stmixer_ops import _C
-
+def test_bit_identical_over_isas_and_threads(same_bits_everywhere):
     s, weight = spikes((3, 8, 48, 64)), torch.randn(2, 64, 64)
-    threads, results = torch.get_num_threads(), []
-    try:
-        for name in _C.cpu_isas():
-            for count in (1, 3):
-                monkeypatch.setenv("STMIXER_CPU_ISA", name)
-                torch.set_num_threads(count)
-                results.append(F.token_mix(s, weight, backend="cpu"))
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(results[0], other) for other in results[1:])
+    same_bits_everywhere(lambda: [F.token_mix(s, weight, backend="cpu")])
+    v_init = torch.randn(s.shape[1:]).requires_grad_()
+
+    def run():
+        results = F.token_mix_lif(
+            s, weight / 3, v_init=v_init, return_state=True, pack=True, backend="cpu"
+        )
+        return [*results, torch.autograd.grad(results[1].sum(), v_init)[0]]
+
+    same_bits_everywhere(run)
 
 
 def test_recomputed_membrane_is_that_of_forward():

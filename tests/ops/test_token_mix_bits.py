@@ -6,8 +6,8 @@ import pytest
 import torch
 from support.ops_calls import flips_outside, random_spikes, state_type
 from support.ops_cases import KERNELS, LAYOUTS, TOLERANCE, error
-from torch.library import opcheck
 from support.triton_aot import compile_for
+from torch.library import opcheck
 
 from stmixer_ops import functional as F
 
@@ -181,6 +181,7 @@ def test_nothing_dense_reaches_memory(monkeypatch):
     assert sizes == [s.numel() / 8, 2 * weight.numel(), s.numel() / 8]
 
 
+@pytest.mark.compiles
 def test_compiled_and_checked(backend):
     s, weight, v_init = case(SHAPES[1])
     words = F.pack_spikes(s, 2)
@@ -275,6 +276,7 @@ LAUNCHERS = """if True:
 """
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 def test_registers_shared_memory_and_contraction(capability, dtype):
@@ -305,6 +307,7 @@ def test_registers_shared_memory_and_contraction(capability, dtype):
         assert kernel["shared"] <= 48 * 1024, kernel
 
 
+@pytest.mark.compiles
 def test_one_kernel_for_every_batch_size():
     results = compile_for(
         90,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.launches import Recorder
 from support.triton_aot import compile_for
 
 LAUNCHERS = """if True:
@@ -29,6 +30,7 @@ LAUNCHERS = """if True:
 """
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize(
     ("capability", "dtype", "lengths"),
     [
@@ -64,6 +66,7 @@ def test_registers_and_contraction(capability, dtype, lengths):
             assert any(load.startswith("v") for load in kernel["loads"]), kernel
 
 
+@pytest.mark.compiles
 def test_one_set_of_kernels_for_every_batch_size():
     results = compile_for(
         90,
@@ -90,8 +93,6 @@ def test_bytes_per_neuron_step(monkeypatch, residual, most, steps):
     Up to 8 steps are held in registers: a membrane kept in between would be a byte more.
     """
     pytest.importorskip("triton", reason="triton is not installed")
-    from ops.test_triton_lif import Recorder
-
     from stmixer_ops import functional as F
     from stmixer_ops.ops.bn_lif import triton_kernels
 

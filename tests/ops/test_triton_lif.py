@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.launches import Recorder
 from support.triton_aot import compile_for
 
 from stmixer_ops import functional as F
@@ -22,23 +23,6 @@ LAUNCHERS = """if True:
     def backward(x, v=None, surrogate="piecewise_quadratic"):
         return lambda: lif.lif_backward(x, v, x, v, 1.0, 0.9, "soft", False, surrogate, 1.0)
 """
-
-
-class Recorder:
-    """Stands in for a kernel: remembers the tensors each launch was given, and launches it."""
-
-    def __init__(self, kernel):
-        self.kernel, self.launches = kernel, []
-
-    def __getitem__(self, grid):
-        def launch(*arguments, **constants):
-            self.launches.append([a for a in arguments if isinstance(a, torch.Tensor)])
-            return self.kernel[grid](*arguments, **constants)
-
-        return launch
-
-    def bytes(self):
-        return sum(t.numel() * t.element_size() for launch in self.launches for t in launch)
 
 
 @pytest.fixture
@@ -90,6 +74,7 @@ def test_a_missing_gradient_is_never_filled_with_zeros(recorders, gradient):
     assert len(full) == (3 if gradient == "spikes" else 2)  # x and gx, and gs where it exists
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize(
     ("capability", "dtype", "lengths"),
     [
@@ -122,6 +107,7 @@ def test_registers_and_contraction(capability, dtype, lengths):
             assert any(load in kernel["loads"] for load in ("v4.b32", "v2.b64")), kernel
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("surrogate", ["dspike", "piecewise_quadratic", "rect", "sigmoid", "atan"])
 def test_every_surrogate_compiles_without_spills(surrogate):
     results = compile_for(
@@ -137,6 +123,7 @@ def test_every_surrogate_compiles_without_spills(surrogate):
     assert [kernel["spilled"] for kernels in results for kernel in kernels] == [0, 0, 0]
 
 
+@pytest.mark.compiles
 def test_one_kernel_for_every_batch_size():
     results = compile_for(
         90,

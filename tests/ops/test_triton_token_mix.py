@@ -28,6 +28,7 @@ LAUNCHERS = """if True:
 """
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize(
     ("capability", "dtype", "cases"),
     [
@@ -69,6 +70,7 @@ def test_no_spills_and_little_shared_memory(capability, dtype, cases):
     assert products == neurons
 
 
+@pytest.mark.compiles
 def test_one_kernel_for_every_batch_size():
     results = compile_for(
         90,

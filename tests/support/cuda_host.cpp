@@ -1,6 +1,6 @@
 // The CUDA kernels compiled for the CPU: the very same files, with the threads of a block as
 // coroutines that take turns at barriers. What it tests is everything but the machine: index
-// arithmetic, tails, chunks, reductions. Built by tests/cuda_host.py.
+// arithmetic, tails, chunks, reductions. Built by tests/support/cpp_build.py.
 #include <ucontext.h>
 
 #include <cstdint>

@@ -22,6 +22,7 @@ SURROGATES = [
     sg.Sigmoid(4.0),
     sg.ATan(2.0),
 ]
+OPTIONS = [(reset, detach) for reset in ("hard", "soft") for detach in (False, True)]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 # One rounding of a result in its own dtype, with room for a few more on the way.
 TOLERANCE = {

@@ -1,11 +1,14 @@
 """Compiles what the launchers would launch on a GPU, without one, and reads the result.
 
 A fake driver names the architecture; a launch compiles and ends there. Runs in a process of its
-own, because a process whose Triton interprets cannot compile: :func:`compile_for` starts it.
+own, because a process whose Triton interprets cannot compile: :func:`compile_for` starts it, unless
+the result of an earlier test run still holds (``support/kept.py``).
 """
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import json
 import os
 import re
@@ -17,8 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support.paths import TESTS
 import pytest
+from support.kept import keep
+from support.paths import TESTS
 
 
 class _Driver:
@@ -92,17 +96,31 @@ def compiled(capability: int, launches: list[Callable[[], object]]) -> list[list
     return results
 
 
+def _sources() -> list[str]:
+    """Files of the package that this process has read: the launchers, and all they import."""
+    loaded = [m for name, m in sys.modules.items() if name.split(".")[0] == "stmixer_ops"]
+    return [m.__file__ for m in loaded if (m.__file__ or "").endswith(".py")]
+
+
 def compile_for(capability: int, code: str) -> list[list[dict[str, Any]]]:
     """Runs ``code``, which defines ``launches``, a list of calls, compiling for sm_<capability>."""
     pytest.importorskip("triton", reason="triton is not installed")
     program = (
         f"{code}\nimport json\nfrom support import triton_aot\n"
-        f"print(json.dumps(triton_aot.compiled({capability}, launches)))"
+        f"results = triton_aot.compiled({capability}, launches)\n"
+        f"print(json.dumps([results, triton_aot._sources()]))"
     )
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), *sys.path])
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=os.sep
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+
+    def make() -> tuple[Any, list[Path]]:
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=os.sep)
+        assert done.returncode == 0, done.stderr
+        results, sources = json.loads(done.stdout.splitlines()[-1])
+        return results, [Path(__file__), *map(Path, sources)]
+
+    versions = {name: importlib.metadata.version(name) for name in ("triton", "torch")}
+    options = {k: v for k, v in environment.items() if k.startswith(("TRITON_", "STMIXER_"))}
+    where = importlib.util.find_spec("stmixer_ops").origin
+    return keep("triton", [program, versions, options, where], make)

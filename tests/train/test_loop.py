@@ -18,6 +18,8 @@ from stmixer_ops.train.progress import Display
 
 pytest.importorskip("safetensors")
 
+pytestmark = pytest.mark.trains
+
 RECIPE = Recipe(
     data="digits", model="stmixer_2_32_4", epochs=3, warmup_epochs=0.5, lr=1e-2, batch_size=64,
     crop_padding=1, flip=0.5, label_smoothing=0.1, seed=5,
@@ -41,14 +43,6 @@ def small() -> ImageData:
         MemoryImages(s.images[:n], s.labels[:n]) for s, n in ((data.train, 320), (data.test, 100))
     ]
     return ImageData("digits", parts[0], parts[1], data.classes, data.mean, data.std, 8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
