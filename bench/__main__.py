@@ -23,8 +23,8 @@ import gpu
 
 from stmixer_ops import cli
 from stmixer_ops._files import write_atomically
-from stmixer_ops.cli.bench.machine import machine
-from stmixer_ops.cli.bench.timing import KEEP_MEMORY
+from stmixer_ops.measure.machine import machine
+from stmixer_ops.measure.timing import KEEP_MEMORY
 
 HERE = Path(__file__).parent
 _RUNS = 7

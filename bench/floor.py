@@ -17,7 +17,7 @@ from cases import Case, cases
 from tracing import trace_case
 from traffic import Kernel, Machine, total_bytes, total_flops
 
-from stmixer_ops.cli._table import format_table, quantity
+from stmixer_ops.measure.table import format_table, quantity
 
 EAGER, COMPILE = "eager", "torch.compile"
 SPIKINGJELLY, SPIKINGJELLY2 = "SpikingJelly", "SpikingJelly 2.0.0"

@@ -26,7 +26,7 @@ from gpu_report import report
 from traffic import Machine
 
 from stmixer_ops._files import write_atomically
-from stmixer_ops.cli.bench.machine import machine
+from stmixer_ops.measure.machine import machine
 
 HERE = Path(__file__).parent
 REHEARSAL = HERE.parent / "out" / "gpu-rehearsal"

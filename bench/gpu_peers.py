@@ -14,7 +14,7 @@ from cases import Case
 from torch import Tensor, nn
 
 import stmixer_ops as so
-from stmixer_ops.cli._calibrate import calibrate
+from stmixer_ops.measure.rates import fit_rates
 
 OURS = "stmixer_ops"
 FIRES = ("lif", "bn_lif", "token_mix_lif", "conv_lif")
@@ -63,7 +63,7 @@ def _module(case: Case, device: torch.device) -> nn.Module | None:
     module = case.module()
     if case.group == "infer":
         image = case.inputs(torch.device("cpu"))[0].shape[1:]
-        calibrate(module, torch.randn(16, *image))
+        fit_rates(module, torch.randn(16, *image))
     return module.to(device)
 
 

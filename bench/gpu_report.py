@@ -8,7 +8,7 @@ from typing import Any
 
 import floor
 
-from stmixer_ops.cli._table import format_table
+from stmixer_ops.measure.table import format_table
 
 Result = dict[str, Any]
 

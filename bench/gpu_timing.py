@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from stmixer_ops.cli.bench.timing import Timing, summary
+from stmixer_ops.measure.timing import Timing, summary
 
 _FLUSHED = 256 << 20
 """Bytes written before a call: several times any L2."""

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("functional", "surrogate", "nn", "models", "graph", "engine", "data", "train", "cli")
+_SUBMODULES = (
+    "functional",
+    "surrogate",
+    "nn",
+    "models",
+    "graph",
+    "engine",
+    "data",
+    "train",
+    "measure",
+    "bench",
+    "cli",
+)
 _HOME = {
     "LIF": "nn",
     "STM": "nn",
@@ -35,7 +47,7 @@ _HOME = {
 }
 
 if TYPE_CHECKING:
-    from . import cli, data, engine, functional, graph, models, nn, surrogate, train
+    from . import bench, cli, data, engine, functional, graph, measure, models, nn, surrogate, train
     from .engine import Engine
     from .models import Spikformer, STMixer, create_model, list_models, load_official
     from .nn import (
@@ -83,6 +95,7 @@ __all__ = [
     "Spikformer",
     "TokenMixer",
     "backend_report",
+    "bench",
     "cli",
     "create_model",
     "data",
@@ -92,6 +105,7 @@ __all__ = [
     "graph",
     "list_models",
     "load_official",
+    "measure",
     "models",
     "nn",
     "optimize_for_inference",

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ..data import ImageData
 
 
 def positive(text: str) -> int:
@@ -33,32 +27,3 @@ def set_threads(threads: int | None) -> None:
 
     if threads is not None:
         torch.set_num_threads(threads)
-
-
-def finds_data(stored: Mapping[str, Any], name: str | None, root: str | None) -> bool:
-    """Whether :func:`load_data` has something to load: digits come with scikit-learn, all others
-    lie in a folder that has to be named."""
-    return name is not None or root is not None or stored["name"] == "digits"
-
-
-def load_data(
-    stored: Mapping[str, Any], source: str | os.PathLike[str], name: str | None, root: str | None
-) -> ImageData:
-    """The data set a model belongs to, or ``name``, in the size the model takes.
-
-    ``stored``: the section ``data`` of the checkpoint, or the labels of the engine, ``source``.
-    """
-    from ..data import load_dataset
-
-    data = load_dataset(
-        name or stored["name"],
-        root,
-        img_size=stored["img_size"],
-        in_channels=len(stored["mean"]),
-    )
-    if len(data.classes) != len(stored["classes"]):
-        raise ValueError(
-            f"data: expected {len(stored['classes'])} classes as in {source}, "
-            f"got {len(data.classes)}"
-        )
-    return data

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ..data import ImageData
+from ..data import ImageData, normalise, spread_images
 from ..engine import Engine
 from ..engine.disagreement import Disagreement, disagreement
-from ..train.augment import normalise
+from ..measure.statistics import paired_interval
+from ..measure.table import format_table
 from ..train.evaluate import evaluate
-from ._measure import spread_images
-from ._table import format_table
 
 COMPARED = 256  # test images whose spikes are compared; all of them are classified
 
@@ -42,16 +40,8 @@ class Answers:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % confidence interval of the difference, in percentage points.
-
-        Images that both get right or wrong say nothing about it. With ``b`` that only fp32 and
-        ``c`` that only int8 gets right among ``n``, each raised by 1/2 and ``n`` by 2, so that a
-        few images without a difference are not taken for proof that there is none (Agresti and
-        Min 2005), it is ``(c - b)/n ± 1.96 sqrt(b + c - (b - c)²/n)/n``.
-        """
-        n, b, c = self.images + 2, self.only_fp32 + 0.5, self.only_int8 + 0.5
-        half = 1.96 * math.sqrt(b + c - (b - c) ** 2 / n)
-        return 100 * (c - b - half) / n, 100 * (c - b + half) / n
+        """95 % confidence interval of the difference, in percentage points."""
+        return paired_interval(self.images, self.only_fp32, self.only_int8)
 
 
 @dataclass(frozen=True)

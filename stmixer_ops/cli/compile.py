@@ -10,16 +10,14 @@ from typing import Any
 import torch
 
 from .._files import user_path, write_atomically
-from ..data import ImageData
+from ..data import ImageData, finds_data, load_stored, normalise, spread_images
 from ..engine import Engine
 from ..engine.calibrate import MAX_SAMPLES
 from ..graph.quantize import int16_layers
 from ..models.base import SpikingClassifier
-from ..train.augment import normalise
 from ..train.checkpoint import load_checkpoint
-from ._arguments import add_data, finds_data, load_data, positive
+from ._arguments import add_data, positive
 from ._labels import write_labels
-from ._measure import spread_images
 from ._quantized import as_dict, as_text, compare_precisions
 
 # Options of int8 alone.
@@ -64,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     data = None
     if finds_data(stored, args.data, args.root):
-        data = load_data(stored, saved.path, args.data, args.root)
+        data = load_stored(stored, saved.path, args.data, args.root)
     _compile_int8(model, data, stored, out, report, args)
     return 0
 

@@ -13,20 +13,21 @@ import torch
 from torch import Tensor
 
 from .._files import user_path, write_atomically
-from ..data import ImageData, load_dataset
-from ..data._optional import require
+from .._optional import require
+from ..data import ImageData, first_images, load_dataset, normalise
 from ..engine import Engine
-from ..train.augment import normalise
+from ..measure.compare import Agreement, compare
+from ..measure.cost import measure_cost
+from ..measure.energy import Cost
+from ..measure.picture import Bars, draw_demo
+from ..measure.table import energy, format_table, quantity
+from ..measure.timing import latency
 from ..train.checkpoint import load_checkpoint
 from ..train.loop import LAST, train
 from ..train.progress import Display, open_display
 from ..train.recipe import Recipe, get_recipe
 from ._arguments import positive
-from ._compare import Agreement, compare, latency
 from ._labels import write_labels
-from ._measure import Cost, first_images, measure
-from ._picture import Bars, draw_demo
-from ._table import energy, format_table, quantity
 
 TARGET = 0.97  # test accuracy that the full demo has to reach
 
@@ -122,7 +123,7 @@ def _compile_and_compare(
         steps,
         float((torch_answers == labels).double().mean()),
         float((torch.tensor(agreement.engine_answers) == labels).double().mean()),
-        measure(model, images),
+        measure_cost(model, images),
         agreement,
         torch_ms,
         engine_ms,
@@ -136,7 +137,9 @@ def _best_latency(model: torch.nn.Module, path: Path, image: Tensor) -> tuple[fl
     try:
         for count in sorted({1, Engine.load(path).num_threads}):
             torch.set_num_threads(count)
-            times.append(latency(model, Engine.load(path, num_threads=count), image))
+            engine = Engine.load(path, num_threads=count)
+            with torch.inference_mode():
+                times.append(latency(model, engine, image))
     finally:
         torch.set_num_threads(threads)
     torch_ms, engine_ms = (min(column) for column in zip(*times, strict=True))

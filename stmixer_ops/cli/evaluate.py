@@ -10,12 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
+from ..data import load_stored
 from ..engine import Engine
+from ..measure.table import format_table
 from ..train.checkpoint import load_checkpoint
 from ..train.evaluate import evaluate
-from ._arguments import add_data, add_threads, load_data, positive, set_threads
+from ._arguments import add_data, add_threads, positive, set_threads
 from ._labels import read_labels
-from ._table import format_table
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     set_threads(args.threads)
     model, stored = _load(args)
-    data = load_data(stored, args.model, args.data, args.root)
+    data = load_stored(stored, args.model, args.data, args.root)
     result = evaluate(model, data.test, stored["mean"], stored["std"], batch_size=args.batch_size)
     if args.json:
         content = {

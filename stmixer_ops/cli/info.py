@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from .._files import user_path
+from ..data import finds_data, first_images, load_stored, normalise
+from ..measure.cost import measure_cost
+from ..measure.energy import Cost
+from ..measure.rates import fit_rates
+from ..measure.table import energy, format_table, quantity
 from ..models import create_model
 from ..models.base import SpikingClassifier
-from ..train.augment import normalise
 from ..train.checkpoint import Checkpoint, load_checkpoint
-from ._arguments import add_data, add_threads, finds_data, load_data, positive, set_threads
-from ._calibrate import calibrate
-from ._measure import Cost, first_images, measure
-from ._table import energy, format_table, quantity
+from ._arguments import add_data, add_threads, positive, set_threads
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
         torch.manual_seed(0)
         model = create_model(args.model, **steps)
         images = torch.randn(min(args.images, 4), model.in_channels, *model.img_size)
-        calibrate(model, images)
+        fit_rates(model, images)
         source = f"random weights and {len(images)} random inputs"
-    cost = measure(model, images)
+    cost = measure_cost(model, images)
     parameters = sum(p.numel() for p in model.parameters())
     if args.json:
         print(json.dumps(_as_dict(model, parameters, source, cost)))
@@ -64,7 +65,7 @@ def _images(saved: Checkpoint, args: argparse.Namespace) -> tuple[Tensor, str]:
         size = stored["img_size"]
         images = torch.randn(min(args.images, 16), len(stored["mean"]), size, size)
         return images, f"{len(images)} random inputs (--root gives the rates on real images)"
-    data = load_data(stored, saved.path, args.data, args.root)
+    data = load_stored(stored, saved.path, args.data, args.root)
     images = first_images(data.test, args.images)
     return normalise(images, mean, std), f"{len(images)} test images of {data.name}"
 

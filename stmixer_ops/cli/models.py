@@ -6,8 +6,8 @@ import argparse
 
 import torch
 
+from ..measure.table import format_table, quantity
 from ..models import create_model, list_models
-from ._table import format_table, quantity
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
+from ..data import normalise
 from ..data.images import fit, open_image, to_tensor
 from ..engine import Engine
-from ..train.augment import normalise
+from ..measure.table import quantity
 from ._arguments import positive
 from ._labels import read_labels
-from ._table import quantity
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

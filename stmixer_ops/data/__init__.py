@@ -6,12 +6,19 @@ classes, normalisation and sizes that a model and a checkpoint need to know.
 
 from .images import FolderImages, ImageData, ImageSet, MemoryImages
 from .registry import list_datasets, load_dataset
+from .select import first_images, normalise, spread_images
+from .stored import finds_data, load_stored
 
 __all__ = [
     "FolderImages",
     "ImageData",
     "ImageSet",
     "MemoryImages",
+    "finds_data",
+    "first_images",
     "list_datasets",
     "load_dataset",
+    "load_stored",
+    "normalise",
+    "spread_images",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ._optional import require
+from .._optional import require
 from .images import MemoryImages
 
 # Every fifth image of a class is held out for testing: stratified, and the same everywhere.

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ._optional import require
+from .._optional import require
 from .damage import find_damaged, listed
 from .pictures import check_header, fit, open_image, to_tensor
 

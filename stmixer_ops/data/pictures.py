@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .._files import user_path
-from ._optional import require
+from .._optional import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..measure.energy import picojoules
 from .lif import LIF
 from .synapse import Synapse
-
-MAC_PICOJOULE = 4.6
-AC_PICOJOULE = 0.9
 
 
 class record:
@@ -92,7 +90,7 @@ class record:
         if self.images == 0:
             return 0.0
         macs, sops = sum(self.macs.values()), sum(self.sops.values())
-        return (MAC_PICOJOULE * macs + AC_PICOJOULE * sops) / self.images
+        return picojoules(macs, sops) / self.images
 
     def __enter__(self) -> record:
         self._eager = torch.compiler.set_stance("force_eager")

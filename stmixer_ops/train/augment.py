@@ -121,13 +121,6 @@ def _timm_mix(recipe: Recipe, data: ImageData) -> Mix | None:
     return mix
 
 
-def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 ``[B, C, H, W]`` to float ``(images / 255 - mean) / std``; floats are left alone."""
-    if images.is_floating_point():
-        return images
-    return images.float().div_(255).sub_(mean[:, None, None]).div_(std[:, None, None])
-
-
 def flip_and_shift(images: Tensor, flip: float, padding: int, generator: torch.Generator) -> Tensor:
     """Mirror each image with probability ``flip``, shift it by up to ``padding`` pixels.
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .._files import user_path, write_atomically
-from ..data._optional import require
+from .._optional import require
 from ..models import create_model
 from ..models.base import SpikingClassifier
 

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data import ImageSet
-from .augment import normalise
+from ..data import ImageSet, normalise
 from .batches import evaluation_batches
 
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from .. import __version__
 from .._files import user_path
-from ..data import ImageData, load_dataset
+from ..data import ImageData, load_dataset, normalise
 from ..models import create_model
 from ..models.base import SpikingClassifier
 from ..nn import LIF, SMLLoss
-from .augment import Augmentation, build_augmentation, flip_and_shift, normalise
+from .augment import Augmentation, build_augmentation, flip_and_shift
 from .batches import steps_per_epoch, training_batches
 from .checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
 from .evaluate import evaluate

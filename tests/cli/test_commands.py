@@ -12,7 +12,7 @@ import pytest
 
 import stmixer_ops as so
 from stmixer_ops.cli import main
-from stmixer_ops.cli._table import quantity
+from stmixer_ops.measure.table import quantity
 from stmixer_ops.train import evaluate, load_checkpoint
 
 pytest.importorskip("safetensors")

@@ -11,9 +11,7 @@ import torch
 
 import stmixer_ops as so
 from stmixer_ops.cli import main
-from stmixer_ops.cli._measure import spread_images
-from stmixer_ops.cli._quantized import Answers
-from stmixer_ops.data import MemoryImages
+from stmixer_ops.data import spread_images
 from stmixer_ops.engine.disagreement import disagreement
 from stmixer_ops.train import load_checkpoint
 
@@ -137,33 +135,3 @@ def test_run_of_an_int8_file(compiled, tmp_path, capsys):
     share = so.Engine.load(compiled)(x).softmax(1)
     text = capsys.readouterr().out
     assert f"digit.png: {int(share.argmax())} {100 * float(share.max()):.1f} %" in text
-
-
-def test_the_interval_covers_what_it_should():
-    """Paired answers of known accuracies: the true difference lies within nearly always."""
-    rng = np.random.default_rng(0)
-    first, second, covered = 0.90, 0.88, 0
-    for _ in range(2000):
-        u, v = rng.random(500), rng.random(500)
-        a = u < first
-        b = np.where(v < 0.9, u < second, rng.permutation(u) < second)  # mostly alike
-        answers = Answers(500, a.sum(), b.sum(), (a & ~b).sum(), (b & ~a).sum())
-        low, high = answers.interval
-        assert low <= answers.difference <= high
-        covered += low <= 100 * (second - first) <= high
-    assert 0.93 < covered / 2000 < 0.98
-
-
-def test_the_interval_of_equal_answers_is_no_point():
-    low, high = Answers(1000, 900, 900, 0, 0).interval
-    assert low == -high < -0.1
-    narrow = Answers(100_000, 90_000, 90_000, 0, 0).interval
-    assert high > 50 * narrow[1] > 0
-
-
-def test_images_are_taken_from_everywhere():
-    images = torch.arange(1000).repeat_interleave(4).view(1000, 1, 2, 2)
-    images = MemoryImages(images.to(torch.uint8), torch.zeros(1000))
-    chosen = spread_images(images, 3)
-    assert chosen[:, 0, 0, 0].tolist() == [0, 499 - 256, 999 - 3 * 256]
-    assert len(spread_images(images, 5000)) == 1000

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from stmixer_ops.data import ImageData, MemoryImages
 from stmixer_ops.train import RECIPES, Recipe, get_recipe, learning_rate
-from stmixer_ops.train.augment import build_augmentation, flip_and_shift, normalise
+from stmixer_ops.train.augment import build_augmentation, flip_and_shift
 from stmixer_ops.train.batches import Transformed, evaluation_batches, training_batches
 from stmixer_ops.train.history import draw_curves, write_log
 from stmixer_ops.train.progress import Display, open_display
@@ -152,13 +152,6 @@ def test_flip_and_shift_gives_windows_of_the_reflected_image(padding, flip, seed
                 for x in range(2 * padding + 1)
             ]
         assert any(np.array_equal(after, window) for window in variants)
-
-
-def test_normalise():
-    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1)
-    out = normalise(images, torch.tensor([0.0, 0.2, 0.5]), torch.tensor([1.0, 1.0, 0.5]))
-    torch.testing.assert_close(out.flatten(), torch.tensor([0.0, 0.0, 1.0]))
-    assert normalise(out, torch.ones(3), torch.ones(3)) is out
 
 
 def test_without_timm_the_log_says_what_is_missing(monkeypatch):

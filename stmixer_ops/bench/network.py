@@ -11,13 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...models import create_model
-from ...models.base import SpikingClassifier
-from ...train.augment import normalise
-from ...train.checkpoint import load_checkpoint
-from .._arguments import load_data
-from .._calibrate import calibrate
-from .._measure import first_images
+from ..data import first_images, load_stored, normalise
+from ..measure.rates import fit_rates
+from ..models import create_model
+from ..models.base import SpikingClassifier
+from ..train.checkpoint import load_checkpoint
 from .cases import Case
 from .plain import Plain
 
@@ -69,7 +67,7 @@ def verify(case: Case) -> None:
             _create(case)
     else:
         saved = load_checkpoint(case.checkpoint)
-        load_data(saved.config["data"], saved.path, case.data, case.root)
+        load_stored(saved.config["data"], saved.path, case.data, case.root)
 
 
 def _create(case: Case) -> SpikingClassifier:
@@ -90,7 +88,7 @@ def build(case: Case, folder: Path) -> Network:
         return torch.randn(count, model.in_channels, *model.img_size, generator=generator)
 
     calibration = images(1, 2 * count)
-    calibrate(model, calibration, case.rate)
+    fit_rates(model, calibration, case.rate)
     check = images(0, count)
     inputs = "random weights and images, batch norms calibrated"
     if case.rate is not None:
@@ -100,7 +98,7 @@ def build(case: Case, folder: Path) -> Network:
 
 def _trained(case: Case, count: int, folder: Path) -> Network:
     saved = load_checkpoint(str(case.checkpoint))
-    data = load_data(saved.config["data"], saved.path, case.data, case.root)
+    data = load_stored(saved.config["data"], saved.path, case.data, case.root)
     mean, std = (torch.tensor(saved.config["data"][key]) for key in ("mean", "std"))
     check = normalise(first_images(data.test, count), mean, std)
     calibration = normalise(first_images(data.train, 2 * count), mean, std)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...nn import LIF
+from ..nn import LIF
 
 
 class Plain(nn.Module):

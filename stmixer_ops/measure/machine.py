@@ -19,8 +19,8 @@ def machine(threads: int) -> dict[str, Any]:
 
     Without the extension there are no instruction sets; kernels in Triton are timed all the same.
     """
-    from ... import __version__
-    from ...ops import _native
+    from .. import __version__
+    from ..ops import _native
 
     built = _native.missing is None
     processor = platform.processor()

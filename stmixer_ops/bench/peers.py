@@ -66,7 +66,7 @@ class Contestant:
 
 def _prepare_engine(precision: str) -> Callable[[Network, bool], Path]:
     def prepare(network: Network, rates: bool) -> Path:
-        from ...engine import Engine
+        from ..engine import Engine
 
         path = network.folder / f"{precision}.stmx"
         if not path.exists():
@@ -78,7 +78,7 @@ def _prepare_engine(precision: str) -> Callable[[Network, bool], Path]:
 
 
 def _open_engine(path: Path, threads: int) -> Session:
-    from ...engine import Engine
+    from ..engine import Engine
 
     engine = Engine.load(path, num_threads=threads)
     return Session(lambda x: [np.asarray(engine(x))], engine.isa)
@@ -200,7 +200,7 @@ def _open_torch(backend: str | None, compiled: bool = False) -> Callable[[Path, 
 
         import torch
 
-        from ... import use_backend
+        from .. import use_backend
 
         torch.set_num_threads(threads)
         # A file of our own, written a moment ago.
@@ -218,7 +218,7 @@ def _open_torch(backend: str | None, compiled: bool = False) -> Callable[[Path, 
     return open_
 
 
-_TORCH = ("torch", "stmixer_ops.models", "stmixer_ops.cli.bench.plain")
+_TORCH = ("torch", "stmixer_ops.models", "stmixer_ops.bench.plain")
 _ENGINE = ("stmixer_ops.engine", "stmixer_ops._C")
 _OPENVINO = {"openvino": "openvino", "onnx": "onnx"}
 

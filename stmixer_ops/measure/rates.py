@@ -9,7 +9,7 @@ from ..nn import LIF
 
 
 @torch.no_grad()
-def calibrate(model: nn.Module, images: Tensor, rate: float | None = None) -> None:
+def fit_rates(model: nn.Module, images: Tensor, rate: float | None = None) -> None:
     """Give the batch norms the statistics of ``images``; leaves ``model`` in eval mode.
 
     What a LIF integrates is then about a standard normal, so that 16 % of the neurons fire in the

@@ -9,6 +9,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+T = TypeVar("T")
 
 # Threads of a pool that spins would take the cores from whoever comes next: before each call all
 # of them get the time to fall asleep.
@@ -105,3 +109,27 @@ def summary(turns: list[list[float]]) -> Timing:
         len(samples),
         [statistics.median(turn) for turn in turns],
     )
+
+
+def latency(
+    first: Callable[[T], object],
+    second: Callable[[T], object],
+    x: T,
+    calls: int = 100,
+    seconds: float = 3.0,
+) -> tuple[float, float]:
+    """Median milliseconds of ``first(x)`` and of ``second(x)``.
+
+    The two alternate in short turns, so that whatever else the machine does meets both. Ends
+    after ``calls`` of each, or with the turn in which the ``seconds`` are over.
+    """
+    timed: tuple[tuple[Callable[[T], object], list[float]], ...] = ((first, []), (second, []))
+    turn = min(10, calls)
+    end = time.perf_counter() + seconds
+    for _ in range(-(-calls // turn)):
+        if timed[1][1] and time.perf_counter() > end:
+            break
+        for run, times in timed:
+            run(x)  # warms caches and wakes threads that slept during the other's turn
+            times += [_timed(partial(run, x)) for _ in range(turn)]
+    return statistics.median(timed[0][1]), statistics.median(timed[1][1])

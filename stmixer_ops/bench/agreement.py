@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ... import record, use_backend
-from ...engine import Engine
+from .. import record, use_backend
+from ..engine import Engine
 from .network import Network, batches
 from .peers import Contestant, Session
 

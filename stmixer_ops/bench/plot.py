@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..._files import write_atomically
-from ...data._optional import require
+from .._files import write_atomically
+from .._optional import require
 from .peers import CONTESTANTS
 from .report import ratio, title
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .._table import format_table
+from ..measure.table import format_table
 from .peers import CONTESTANTS
 
 Result = dict[str, Any]

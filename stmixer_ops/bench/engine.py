@@ -1,25 +1,22 @@
-"""``stmixer bench engine``: every case in a process of its own, then one table."""
+"""Whole networks: every case in a process of its own."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..._files import write_atomically
-from .cases import CASES, TRAINED, Case, choose
-from .machine import machine
+from ..measure.machine import machine
+from ..measure.timing import KEEP_MEMORY, Pace
+from .cases import Case
 from .network import verify
-from .plot import draw_engine, require_matplotlib
-from .report import failures, show
-from .timing import FULL, KEEP_MEMORY, QUICK, Pace
 
 ENVIRONMENT = {
     **KEEP_MEMORY,
@@ -27,58 +24,28 @@ ENVIRONMENT = {
 }
 
 
-def run(args: argparse.Namespace) -> int:
-    if args.list:
-        for case in (*CASES, *TRAINED):
-            print(f"{case.name:<12} {_describe(case)}")
-        return 0
-    cases = choose(
-        args.cases,
-        quick=args.quick,
-        model=args.model,
-        img_size=args.img_size,
-        checkpoint=None if args.checkpoint is None else str(Path(args.checkpoint).resolve()),
-        data=args.data,
-        root=None if args.root is None else str(Path(args.root).resolve()),
-    )
-    require_matplotlib()  # now rather than after minutes
+def measure_cases(
+    cases: Sequence[Case], threads: int, pace: Pace
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The machine, and the results of all ``cases`` whose instruction set it has.
+
+    Says on stderr how far it is. Raises ValueError if no case is left, and what :func:`verify` and
+    :func:`measure_apart` raise.
+    """
     for case in cases:
-        verify(case)
-    about = machine(args.threads)
+        verify(case)  # now rather than after minutes
+    about = machine(threads)
     results = []
     for case in cases:
         if case.isa is not None and case.isa not in about["isas"]:
             print(f"{case.name}: left out, this machine has no {case.isa}", file=sys.stderr)
             continue
         start = time.perf_counter()
-        results.append(measure_apart(case, args.threads, QUICK if args.quick else FULL))
+        results.append(measure_apart(case, threads, pace))
         print(f"{case.name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
     if not results:
         raise ValueError("nothing was left to measure")
-    print(show(results, about))
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"machine": about, "cases": results}, indent=1) + "\n"
-    write_atomically(out / "engine.json", lambda p: p.write_text(text))
-    draw_engine(out / "engine.png", results, about)
-    print(f"\nwritten to {out / 'engine.json'} and {out / 'engine.png'}")
-    wrong = failures(results)
-    for line in wrong:
-        print(f"FAILED: {line}")
-    return 1 if wrong else 0
-
-
-def _describe(case: Case) -> str:
-    if case.checkpoint is not None:
-        return f"--checkpoint on its test images, batch {case.batch}"
-    text = f"{case.model}, T={case.steps}, batch {case.batch}"
-    if case.rate is not None:
-        text += f", every rate moved to {case.rate:g}"
-    if case.isa is not None:
-        text += f", {case.isa} at most"
-    if case.resources:
-        text += ", with memory and first answers"
-    return text
+    return about, results
 
 
 def measure_apart(case: Case, threads: int, pace: Pace) -> dict[str, Any]:
@@ -97,7 +64,7 @@ def measure_apart(case: Case, threads: int, pace: Pace) -> dict[str, Any]:
         # In a folder of its own, so that nothing in the current one is imported by its name.
         done = subprocess.run(
             [
-                sys.executable, "-m", "stmixer_ops.cli.bench.measure",
+                sys.executable, "-m", "stmixer_ops.bench.run",
                 str(specification), str(result),
             ],
             cwd=folder, env={**os.environ, **ENVIRONMENT, **cache, **case.environment},

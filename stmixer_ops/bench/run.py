@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from ... import _C
-from ...engine import Engine
+from .. import _C
+from ..engine import Engine
+from ..measure.timing import Pace, Timing, busy_neighbour, race
 from . import resources
 from .agreement import Disagreement, Reference, check_engine, check_peer, reference
 from .cases import Case
 from .ceiling import profile
 from .network import Network, batches, build
 from .peers import CONTESTANTS, Session
-from .timing import Pace, Timing, busy_neighbour, race
 
 Row = dict[str, Any]
 
 
-def measure(case: Case, threads: int, pace: Pace) -> dict[str, Any]:
+def run_case(case: Case, threads: int, pace: Pace) -> dict[str, Any]:
     """All figures of ``case``: what was run, and a row per contestant.
 
     A row's ``status`` is ``"measured"``, ``"unavailable"``, ``"failed"`` or ``"disagrees"``, with
@@ -154,7 +154,7 @@ def main(specification: Path, result: Path) -> None:
     told = json.loads(specification.read_text())
     case = Case(**told["case"] | {"contestants": tuple(told["case"]["contestants"])})
     pace = Pace(**told["pace"] | {"calls": tuple(told["pace"]["calls"])})
-    result.write_text(json.dumps(measure(case, told["threads"], pace)))
+    result.write_text(json.dumps(run_case(case, told["threads"], pace)))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .._files import write_atomically
-from ..data._optional import require
+from .._optional import require
 
 _INK, _FAINT = "#22223b", "#8d8da3"
 _COLOURS = {"linear": "#b8b8c8", "T=1": "#f4a259", "T=4": "#bc4b51", "PyTorch": "#8d8da3"}

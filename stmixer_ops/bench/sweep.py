@@ -1,9 +1,7 @@
-"""``stmixer bench sweep``: one layer at a time, over the density of what it reads."""
+"""One layer at a time, over the density of what it reads."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -16,18 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..._files import write_atomically
-from ...engine import Engine
-from ...engine.calibrate import calibrated
-from .._table import format_table
+from ..engine import Engine
+from ..engine.calibrate import calibrated
+from ..measure.table import format_table
+from ..measure.timing import Pace, race
 from .agreement import FIRST_TOLERANCE
 from .layers import LAYERS, Dense, Layer, graph_of
-from .machine import machine
 from .network import export_onnx
 from .peers import CONTESTANTS, quantized
-from .plot import draw_sweep, require_matplotlib
 from .report import OURS
-from .timing import Pace, race
 
 DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 # One after the other without a pause, as the engine's profile goes: weights stay in the caches.
@@ -35,23 +30,14 @@ _TURN = Pace(turns=1, seconds=0.05, calls=(6, 12), pause=0.0)
 _PEERS = ("onnxruntime", "openvino", "eager", "openvino-default", "openvino-int8")
 
 
-def run(args: argparse.Namespace) -> int:
-    require_matplotlib()
-    about = machine(args.threads)
-    densities = DENSITIES[2::3] if args.quick else DENSITIES
+def measure_layers(densities: Sequence[float], threads: int, turns: int) -> list[dict[str, Any]]:
+    """:func:`measure_layer` of all; says on stderr how far it is."""
     results = []
     for layer in LAYERS:
         start = time.perf_counter()
-        results.append(measure_layer(layer, densities, args.threads, turns=2 if args.quick else 8))
+        results.append(measure_layer(layer, densities, threads, turns))
         print(f"{layer.name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    print(_show(results, densities))
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"machine": about, "layers": results}, indent=1) + "\n"
-    write_atomically(out / "sweep.json", lambda p: p.write_text(text))
-    draw_sweep(out / "sweep.png", results, about)
-    print(f"\nwritten to {out / 'sweep.json'} and {out / 'sweep.png'}")
-    return 0
+    return results
 
 
 def measure_layer(
@@ -194,7 +180,7 @@ def _prepare(key: str, dense: Dense, inputs: Sequence[np.ndarray], folder: Path)
     return target
 
 
-def _show(results: Sequence[dict[str, Any]], densities: Sequence[float]) -> str:
+def show(results: Sequence[dict[str, Any]], densities: Sequence[float]) -> str:
     sparse, dense = [], []
     for result in results:
         for key, points in result["sparse"].items():

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .timing import KEEP_MEMORY
+from ..measure.timing import KEEP_MEMORY
 
 _STATUS = Path("/proc/self/status")
 

@@ -1,10 +1,7 @@
-"""The engine beside PyTorch: spikes, answers and time for the same images."""
+"""The engine beside PyTorch: spikes and answers for the same images."""
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -68,28 +65,3 @@ def compare(model: nn.Module, engine: Engine, images: Tensor, batch_size: int = 
         result.engine_answers += answers.tolist()
         result.images += len(batch)
     return result
-
-
-@torch.inference_mode()
-def latency(
-    model: nn.Module, engine: Engine, image: Tensor, calls: int = 100, seconds: float = 3.0
-) -> tuple[float, float]:
-    """Median milliseconds of one image ``[1, C, H, W]``: PyTorch eager, engine.
-
-    The two alternate in short turns, so that whatever else the machine does meets both. Ends
-    after ``calls`` of each, or with the turn in which the ``seconds`` are over.
-    """
-    timed: tuple[tuple[Callable[[Tensor], object], list[float]], ...] = ((model, []), (engine, []))
-    turn = min(10, calls)
-    end = time.perf_counter() + seconds
-    for _ in range(-(-calls // turn)):
-        if timed[1][1] and time.perf_counter() > end:
-            break
-        for run, times in timed:
-            run(image)  # warms caches and wakes threads that slept during the other's turn
-            for _ in range(turn):
-                start = time.perf_counter()
-                run(image)
-                times.append(1e3 * (time.perf_counter() - start))
-    first, second = (statistics.median(times) for _, times in timed)
-    return first, second

@@ -40,6 +40,19 @@ class Case:
     data: str | None = None
     root: str | None = None
 
+    def describe(self) -> str:
+        """What is measured, in a line."""
+        if self.checkpoint is not None:
+            return f"--checkpoint on its test images, batch {self.batch}"
+        text = f"{self.model}, T={self.steps}, batch {self.batch}"
+        if self.rate is not None:
+            text += f", every rate moved to {self.rate:g}"
+        if self.isa is not None:
+            text += f", {self.isa} at most"
+        if self.resources:
+            text += ", with memory and first answers"
+        return text
+
     @property
     def environment(self) -> dict[str, str]:
         """What keeps everybody to ``isa``; read when the libraries are loaded.

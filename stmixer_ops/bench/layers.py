@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...engine import Graph
+from ..engine import Graph
 
 
 @dataclass(frozen=True)
