@@ -41,6 +41,7 @@ _HOME = {
     "create_model": "models",
     "list_models": "models",
     "load_official": "models",
+    "load_pretrained": "models",
     "Engine": "engine",
     "use_backend": "ops",
     "backend_report": "ops",
@@ -49,7 +50,14 @@ _HOME = {
 if TYPE_CHECKING:
     from . import bench, cli, data, engine, functional, graph, measure, models, nn, surrogate, train
     from .engine import Engine
-    from .models import Spikformer, STMixer, create_model, list_models, load_official
+    from .models import (
+        Spikformer,
+        STMixer,
+        create_model,
+        list_models,
+        load_official,
+        load_pretrained,
+    )
     from .nn import (
         IPSPS,
         LIF,
@@ -105,6 +113,7 @@ __all__ = [
     "graph",
     "list_models",
     "load_official",
+    "load_pretrained",
     "measure",
     "models",
     "nn",

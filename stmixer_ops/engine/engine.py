@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from .._files import user_path, write_atomically
+from .._numbers import integer
 from ..graph import PRECISIONS, Graph, stmx
 from .profile import Profile, StepProfile
 from .stats import LayerStats, Stats
@@ -315,9 +316,7 @@ def _address(x: Any) -> int:
 
 def _thread_count(given: int | None) -> int:
     if given is not None:
-        if isinstance(given, bool) or not isinstance(given, int) or given < 1:
-            raise ValueError(f"num_threads must be a positive integer, got {given!r}")
-        return given
+        return integer("num_threads", given)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -46,7 +46,7 @@ def encode(graph: Graph) -> bytes:
         "format": "stmx",
         "version": "3",
         "crc32": _NO_CHECKSUM.decode(),
-        "graph": json.dumps(graph.description()),
+        "graph": json.dumps(graph.description(), default=_plain),
     }
     header = json.dumps({"__metadata__": metadata, **table}).encode()
     header += b" " * (-len(header) % 8)
@@ -56,6 +56,13 @@ def encode(graph: Graph) -> bytes:
         checksum = zlib.crc32(part, checksum)
     size = len(header).to_bytes(8, "little")
     return b"".join([size, before, f"{checksum:08x}".encode(), after, *parts])
+
+
+def _plain(value: object) -> object:
+    """NumPy's numbers as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"graph: a description holds {value!r}, expected text, numbers and lists")
 
 
 def decode(content: bytes) -> Graph:

@@ -2,50 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
-import logging
 import os
-import pickle
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..nn.recorder import unwrap
+from .fitting import fit_weights, log_notes
 from .spikformer import Spikformer
 from .stmixer import STMixer
-
-_log = logging.getLogger("stmixer_ops")
-
-# Training scripts store their options, and sometimes a metric as a NumPy scalar, beside the
-# weights. Both are plain data.
-_scalar: Any = np.float64(0).__reduce__()[0]  # type: ignore[call-arg, index]
-_HARMLESS: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    type(np.dtype(np.float64)),
-    # NumPy 1 and 2 keep it in different places; a file from either must open.
-    (_scalar, "numpy.core.multiarray.scalar"),
-    (_scalar, "numpy._core.multiarray.scalar"),
-]
-_STATE_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
+from .weights import read_weights, some, strip_prefix
 
 
 def load_official(
-    model: nn.Module, source: str | os.PathLike[str] | Mapping[str, Tensor]
+    model: nn.Module, source: str | os.PathLike[str] | Mapping[str, Any]
 ) -> nn.Module:
     """Load an official STMixer or Spikformer checkpoint into ``model``.
 
     Args:
         model: a :class:`STMixer` or :class:`Spikformer` of the checkpoint's sizes. T and the reset
-            rule are not in the file; the model's stand.
-        source: a ``.pth`` / ``.pt`` / ``.tar`` file of torch (read with ``weights_only=True``), a
-            ``.safetensors`` file, or a state dict. An EMA copy is preferred, ``module.`` is
-            stripped. Surrogate modules in the file are left out, with a message, if the model has
-            none.
+            rule are not in the file; the model's stand. Another class count or input size is
+            treated as by :func:`load_pretrained`.
+        source: as for :func:`load_pretrained`, but under the official code's names. Surrogate
+            modules in the file are left out, with a message, if the model has none.
     Returns:
         ``model``, unchanged if anything raises.
     Raises:
@@ -53,73 +35,22 @@ def load_official(
         ValueError: the file cannot be read, or is not a checkpoint of this model.
         TypeError: ``model`` or ``source`` is of another kind.
     """
-    if isinstance(model, STMixer):
-        rename = stmixer_name
-    elif isinstance(model, Spikformer):
-        rename = spikformer_name
-    else:
+    target = unwrap(model)
+    rename = official_names(target)
+    if rename is None:
         raise TypeError(f"model must be a STMixer or a Spikformer, got {type(model).__name__}")
-    if isinstance(source, Mapping):
-        origin, content = "the state dict", source
-    elif isinstance(source, (str, os.PathLike)):
-        origin, content = str(source), _read(Path(source))
-    else:
-        raise TypeError(f"source must be a path or a state dict, got {type(source).__name__}")
-    state = translate(_weights(content, origin), rename, origin)
-    wanted = model.state_dict()
-    if isinstance(model, STMixer) and not len(model.surrogates):
-        dropped = [name for name in state if name.startswith("surrogates.")]
-        for name in dropped:
-            del state[name]
-        if dropped:
-            _log.warning(
-                "%s: left out %d tensors of surrogate modules, which the model does not have "
-                "(sml=True builds them)", origin, len(dropped),
-            )  # fmt: skip
-    _compare(state, wanted, origin, type(model).__name__)
-    model.load_state_dict(state)
+    weights, origin = read_weights(source)
+    weights, notes = strip_prefix(weights, lambda key: rename(key) is not None, origin)
+    notes += fit_weights(target, translate(weights, rename, origin), origin)
+    log_notes(notes)
     return model
 
 
-def _read(path: Path) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    if path.suffix == ".safetensors":
-        try:
-            from safetensors import SafetensorError
-            from safetensors.torch import load_file
-        except ImportError as error:
-            raise ImportError(
-                "reading .safetensors needs safetensors: pip install 'stmixer-ops[files]'"
-            ) from error
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    try:
-        with torch.serialization.safe_globals(_HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is not a readable torch checkpoint: {reason}") from error
-
-
-def _weights(content: Any, origin: str) -> dict[str, Tensor]:
-    """The flat state dict inside a checkpoint, without ``module.``."""
-    while isinstance(content, Mapping):
-        inner = [key for key in _STATE_KEYS if isinstance(content.get(key), Mapping)]
-        if not inner:
-            break
-        content = content[inner[0]]
-    tensors = (
-        {key.removeprefix("module."): value for key, value in content.items()
-         if isinstance(key, str) and isinstance(value, Tensor)}
-        if isinstance(content, Mapping)
-        else {}
-    )  # fmt: skip
-    if not tensors:
-        raise ValueError(f"{origin} holds no state dict")
-    return tensors
+def official_names(model: nn.Module) -> Callable[[str], str | None] | None:
+    """From the official code's names to this library's, None for a model of another kind."""
+    if isinstance(model, STMixer):
+        return stmixer_name
+    return spikformer_name if isinstance(model, Spikformer) else None
 
 
 def translate(
@@ -136,42 +67,18 @@ def translate(
         elif match := re.fullmatch(r"(.*\.stm\.weight)\.(\d+)", name):
             heads.setdefault(match[1], {})[int(match[2])] = value
         else:
-            # Official 1x1 convolutions over tokens are [O, C, 1].
-            pointwise = value.dim() == 3 and value.shape[-1] == 1
+            # Official 1x1 convolutions over tokens are [O, C, 1]; our own names stand for them.
+            pointwise = name != key and value.dim() == 3 and value.shape[-1] == 1
             state[name] = value.squeeze(-1) if pointwise else value
     if unknown:
         raise ValueError(f"{origin}: unknown keys, so not a checkpoint of this model: "
-                         f"{_some(unknown)}")  # fmt: skip
+                         f"{some(unknown)}")  # fmt: skip
     for name, parts in heads.items():
         matrices = [parts[i] for i in sorted(parts)]
         if sorted(parts) != list(range(len(parts))) or len({m.shape for m in matrices}) > 1:
             raise ValueError(f"{origin}: the heads of {name} are incomplete: {sorted(parts)}")
         state[name] = torch.stack(matrices)
     return state
-
-
-def _compare(
-    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], origin: str, kind: str
-) -> None:
-    problems = []
-    if missing := sorted(wanted.keys() - state.keys()):
-        problems.append(f"missing {_some(missing)}")
-    if extra := sorted(state.keys() - wanted.keys()):
-        problems.append(f"not in the model {_some(extra)}")
-    for name in sorted(state.keys() & wanted.keys()):
-        if state[name].shape != wanted[name].shape:
-            problems.append(
-                f"{name} is {list(state[name].shape)}, the model's is {list(wanted[name].shape)}"
-            )
-        elif not state[name].isfinite().all():
-            problems.append(f"{name} has non-finite values")
-    if problems:
-        raise ValueError(f"{origin} does not fit this {kind}: {_some(problems, '; ')}")
-
-
-def _some(names: list[str], separator: str = ", ", limit: int = 5) -> str:
-    more = f"{separator}and {len(names) - limit} more" if len(names) > limit else ""
-    return separator.join(names[:limit]) + more
 
 
 _Rules = Mapping[str, Callable[[re.Match[str]], str] | str]

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from .base import SpikingClassifier
+from .keywords import input_channels
 from .spikformer import Spikformer
 from .stmixer import STMixer
 
@@ -53,9 +54,12 @@ def create_model(name: str, **overrides: Any) -> SpikingClassifier:
             size, channels, classes and steps are the defaults: cifar10, cifar100, in1k,
             cifar10dvs, dvs128gesture. Without a tag: that of the published model of this depth
             and width, or cifar10.
-        overrides: keywords of :class:`STMixer` or :class:`Spikformer`.
+        overrides: keywords of :class:`STMixer` or :class:`Spikformer`; those of timm that ask for
+            nothing (``pretrained=False``, ``drop_path_rate=0.0``, ...) are taken, too.
     Raises:
-        ValueError: unknown name (with close matches) or tag, or sizes that do not fit.
+        ValueError: unknown name (with close matches) or tag, sizes that do not fit, or a keyword
+            of timm that asks for what these models do not have.
+        TypeError: an unknown keyword.
     """
     base, _, tag = name.partition(".")
     match = re.fullmatch(r"stmixer_(\d+)_(\d+)_(\d+)|spikformer_(\d+)_(\d+)", base)
@@ -71,8 +75,9 @@ def create_model(name: str, **overrides: Any) -> SpikingClassifier:
     numbers = tuple(int(n) for n in match.groups() if n is not None)
     tag = tag or _PUBLISHED.get(numbers, ("cifar10",))[0]
     sizes = {"depth": numbers[0], "embed_dim": numbers[1], **TAGS[tag]}
-    if "in_chans" in overrides:
-        overrides["in_channels"] = overrides.pop("in_chans")
+    given = input_channels(base, overrides.get("in_channels"), overrides.pop("in_chans", None))
+    if given is not None:
+        overrides["in_channels"] = given
     model: SpikingClassifier
     if match[1]:
         model = STMixer(**{**sizes, "num_heads": numbers[2], **overrides})

@@ -15,6 +15,7 @@ from ..nn.lif import LIF
 from ..nn.synapse import Synapse
 from ..surrogate import Sigmoid
 from .base import SpikingClassifier
+from .keywords import input_channels, lif_options
 
 NEURON: dict[str, Any] = {
     "threshold": 1.0,
@@ -141,9 +142,10 @@ class Spikformer(SpikingClassifier):
     ) -> None:
         if variant not in VARIANTS:
             raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
+        lif = NEURON | lif_options("Spikformer", lif)
         given = {
             "img_size": img_size,
-            "in_channels": in_channels if in_chans is None else in_chans,
+            "in_channels": input_channels("Spikformer", in_channels, in_chans),
             "num_classes": num_classes,
             "embed_dim": embed_dim,
             "depth": depth,
@@ -154,14 +156,13 @@ class Spikformer(SpikingClassifier):
         sizes = VARIANTS[variant] | {k: v for k, v in given.items() if v is not None}
         super().__init__(**sizes, batch_first=batch_first)
         self.variant = variant
-        self.mlp_ratio = mlp_ratio
-        lif = NEURON | lif
+        self.mlp_ratio = float(mlp_ratio)
         self.reset_mode = lif["reset"]
         self.patch_embed = SPS(self.in_channels, self.embed_dim, self.downsample, **lif)
         self.blocks = nn.ModuleList(
             SpikformerBlock(
-                self.embed_dim, self.num_heads, mlp_ratio, variant == "cifar10", attn_threshold,
-                **lif,
+                self.embed_dim, self.num_heads, self.mlp_ratio, variant == "cifar10",
+                attn_threshold, **lif,
             )
             for _ in range(self.depth)
         )  # fmt: skip
@@ -170,11 +171,12 @@ class Spikformer(SpikingClassifier):
         logits = self.forward_head(self.forward_features(x))
         return (logits, []) if return_aux else logits
 
-    def forward_features(self, x: Tensor) -> Tensor:
+    def streams(self, x: Tensor) -> Iterator[Tensor]:
         y = to_tokens(self.patch_embed(self.sequence(x)), self.embed_dim, self.num_tokens)
+        yield channels_first(y)
         for block in self.blocks:
-            y = block(y)
-        return channels_first(y)
+            y = self.run_block(block, block, y)
+            yield channels_first(y)
 
     def synapses(self) -> Iterator[Synapse]:
         # Every population that adds to the stream is read by all branches that come after it.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .fused import Spikes, batch_norm, fire, packing, project, project_then_lif
 from .layers import CountedLinear, SpikeLinear, check_heads, from_tokens, to_tokens
-from .lif import LIF
+from .lif import LIF, check_lif_options
 from .synapse import Synapse
 
 
@@ -55,9 +55,8 @@ class SSA(nn.Module):
         super().__init__()
         if stage not in ("block", "mixer"):
             raise ValueError(f"stage must be 'block' or 'mixer', got {stage!r}")
-        check_heads(dim, num_heads)
-        self.dim = dim
-        self.num_heads = num_heads
+        check_lif_options(type(self).__name__, lif)
+        self.dim, self.num_heads = dim, num_heads = check_heads(dim, num_heads)
         self.stage = stage
         self.scale = scale
         # In a block the input is a sum of spikes, not binary: it has no one-bit form.

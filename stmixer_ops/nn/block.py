@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from .._numbers import integer
 from .attention import SSA
 from .fused import (
     Pack,
@@ -22,7 +23,7 @@ from .fused import (
     wants_bits,
 )
 from .layers import STM, SpikeLinear, check_heads, from_tokens, to_tokens
-from .lif import LIF
+from .lif import LIF, check_lif_options
 from .synapse import Synapse
 
 
@@ -46,10 +47,9 @@ class TokenMixer(nn.Module):
         self, dim: int, num_tokens: int, num_heads: int, *, mixer: str = "stm", **lif: Any
     ) -> None:
         super().__init__()
-        check_heads(dim, num_heads)
-        self.dim = dim
-        self.num_tokens = num_tokens
-        self.num_heads = num_heads
+        check_lif_options(type(self).__name__, lif)
+        self.dim, self.num_heads = dim, num_heads = check_heads(dim, num_heads)
+        self.num_tokens = integer("num_tokens", num_tokens)
         self.lif1 = LIF(**lif)
         self.fc1 = SpikeLinear(dim, dim, bias=False)
         self.bn1 = nn.BatchNorm1d(dim)
@@ -104,10 +104,11 @@ class ChannelMLP(nn.Module):
 
     def __init__(self, dim: int, mlp_ratio: float = 4.0, **lif: Any) -> None:
         super().__init__()
+        check_lif_options(type(self).__name__, lif)
+        self.dim = dim = integer("dim", dim)
         hidden = int(dim * mlp_ratio)
         if hidden < 1:
             raise ValueError(f"mlp_ratio must leave at least one channel, got {mlp_ratio}")
-        self.dim = dim
         self.lif1 = LIF(**lif)
         self.fc1 = SpikeLinear(dim, hidden, bias=False)
         self.bn1 = nn.BatchNorm1d(hidden)
@@ -159,8 +160,9 @@ class STMBlock(nn.Module):
         **lif: Any,
     ) -> None:
         super().__init__()
-        self.dim = dim
-        self.num_tokens = num_tokens
+        check_lif_options(type(self).__name__, lif)
+        self.dim = integer("dim", dim)
+        self.num_tokens = integer("num_tokens", num_tokens)
         self.token_mixer = TokenMixer(dim, num_tokens, num_heads, mixer=mixer, **lif)
         self.channel_mlp = ChannelMLP(dim, mlp_ratio, **lif)
 

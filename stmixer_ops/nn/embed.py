@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from .._numbers import integer
 from .fused import Folded, Pack, Spikes, batch_norm, dense, project, project_then_lif
 from .layers import SpikeConv2d, channels_first, channels_last, check_floating, kaiming_fan_out_
-from .lif import LIF, autocast_input
+from .lif import LIF, autocast_input, check_lif_options
 from .synapse import Projection, Synapse
 
 
@@ -62,29 +63,45 @@ class ConvBNLIF(nn.Module):
         return project_then_lif(self.conv, self.bn, self.lif, spikes, pack=pack)[0]
 
 
-def _check_images(x: Tensor, in_channels: int, divisor: int) -> Tensor:
-    """``x`` as ``[T, B, C, H, W]`` with the channels innermost; clear errors otherwise."""
-    check_floating(x)
-    if x.dim() != 5 or x.shape[2] != in_channels or 0 in x.shape:
-        raise ValueError(f"x must be [T, B, {in_channels}, H, W], got shape {tuple(x.shape)}")
-    if x.shape[3] % divisor or x.shape[4] % divisor:
-        raise ValueError(
-            f"height and width of x must be multiples of {divisor}, got {tuple(x.shape[3:])}"
-        )
-    x = autocast_input(x)
-    if x.shape[0] > 1 and x.stride(0) == 0:
-        image = x[0].contiguous(memory_format=torch.channels_last)
-        return image.expand(x.shape[0], *image.shape)
-    return channels_first(channels_last(x).contiguous())
+class _PatchSplitting(nn.Module):
+    """What the two kinds have in common: sizes, and images ``[T, B, C, H, W]`` in.
+
+    Attributes:
+        widths: channels D/8, D/4, D/2, D of the first four convolutions.
+    """
+
+    def __init__(
+        self, in_channels: int, embed_dim: int, downsample: int, lif: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        check_lif_options(type(self).__name__, lif)
+        self.in_channels = integer("in_channels", in_channels)
+        self.embed_dim = integer("embed_dim", embed_dim)
+        self.downsample = integer("downsample", downsample, 0, 4)
+        if self.embed_dim % 8:
+            raise ValueError(f"embed_dim must be a multiple of 8, got {embed_dim}")
+        self.widths = [self.embed_dim // part for part in (8, 4, 2, 1)]
+
+    def _images(self, x: Tensor) -> Tensor:
+        """``x`` as ``[T, B, C, H, W]`` with the channels innermost; clear errors otherwise."""
+        check_floating(x)
+        if x.dim() != 5 or x.shape[2] != self.in_channels or 0 in x.shape:
+            raise ValueError(
+                f"x must be [T, B, {self.in_channels}, H, W], got shape {tuple(x.shape)}"
+            )
+        divisor = 2**self.downsample
+        if x.shape[3] % divisor or x.shape[4] % divisor:
+            raise ValueError(
+                f"height and width of x must be multiples of {divisor}, got {tuple(x.shape[3:])}"
+            )
+        x = autocast_input(x)
+        if x.shape[0] > 1 and x.stride(0) == 0:
+            image = x[0].contiguous(memory_format=torch.channels_last)
+            return image.expand(x.shape[0], *image.shape)
+        return channels_first(channels_last(x).contiguous())
 
 
-def _widths(embed_dim: int) -> list[int]:
-    if embed_dim < 8 or embed_dim % 8:
-        raise ValueError(f"embed_dim must be a multiple of 8, got {embed_dim}")
-    return [embed_dim // 8, embed_dim // 4, embed_dim // 2, embed_dim]
-
-
-class IPSPS(nn.Module):
+class IPSPS(_PatchSplitting):
     """Information-protect spiking patch splitting (STMixer).
 
     ``main``: five 3x3 convolutions with BN, LIF after the first four. ``protect``: one convolution
@@ -101,29 +118,23 @@ class IPSPS(nn.Module):
     """
 
     def __init__(self, in_channels: int, embed_dim: int, downsample: int = 2, **lif: Any) -> None:
-        super().__init__()
-        if not isinstance(downsample, int) or not 0 <= downsample <= 4:
-            raise ValueError(f"downsample must be an integer from 0 to 4, got {downsample!r}")
-        widths = _widths(embed_dim)
-        self.in_channels = in_channels
-        self.embed_dim = embed_dim
-        self.downsample = downsample
-        widths = [*widths, embed_dim - widths[0]]
-        strides = [1] * (5 - downsample) + [2] * downsample
+        super().__init__(in_channels, embed_dim, downsample, lif)
+        widths = [*self.widths, self.embed_dim - self.widths[0]]
+        strides = [1] * (5 - self.downsample) + [2] * self.downsample
         self.main = nn.ModuleList(
             ConvBNLIF(
                 (SpikeConv2d if i else InputConv2d)(source, width, 3, stride, 1),
                 LIF(**lif) if i < 4 else None,
             )
             for i, (source, width, stride) in enumerate(
-                zip([in_channels, *widths], widths, strides, strict=False)
+                zip([self.in_channels, *widths], widths, strides, strict=False)
             )
         )
-        patch = 2**downsample
-        self.protect = ConvBNLIF(InputConv2d(in_channels, embed_dim // 8, patch, patch, 0), None)
+        patch = 2**self.downsample
+        self.protect = ConvBNLIF(InputConv2d(self.in_channels, widths[0], patch, patch, 0), None)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = channels_last(_check_images(x, self.in_channels, 2**self.downsample))
+        x = channels_last(self._images(x))
         stages: list[Any] = list(self.main)
         y: Spikes = (x, None)
         for stage, reader in pairwise([*stages, None]):
@@ -143,7 +154,7 @@ class IPSPS(nn.Module):
             yield Synapse(before.lif, after.conv)
 
 
-class SPS(nn.Module):
+class SPS(_PatchSplitting):
     """Spiking patch splitting (Spikformer): convolutions with LIF, max-pooled after the LIF.
 
     ``main``: four 3x3 convolutions (D/8, D/4, D/2, D), each with BN and LIF; the last
@@ -160,19 +171,16 @@ class SPS(nn.Module):
     """
 
     def __init__(self, in_channels: int, embed_dim: int, downsample: int = 2, **lif: Any) -> None:
-        super().__init__()
-        if not isinstance(downsample, int) or not 0 <= downsample <= 4:
-            raise ValueError(f"downsample must be an integer from 0 to 4, got {downsample!r}")
-        widths = _widths(embed_dim)
-        self.in_channels = in_channels
-        self.embed_dim = embed_dim
-        self.downsample = downsample
+        super().__init__(in_channels, embed_dim, downsample, lif)
         self.main = nn.ModuleList(
             ConvBNLIF((SpikeConv2d if i else InputConv2d)(source, width, 3, 1, 1), LIF(**lif))
-            for i, (source, width) in enumerate(zip([in_channels, *widths], widths, strict=False))
+            for i, (source, width) in enumerate(
+                zip([self.in_channels, *self.widths], self.widths, strict=False)
+            )
         )
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.position = ConvBNLIF(SpikeConv2d(embed_dim, embed_dim, 3, 1, 1), LIF(**lif))
+        last = self.embed_dim
+        self.position = ConvBNLIF(SpikeConv2d(last, last, 3, 1, 1), LIF(**lif))
 
     def _pooled(self, stage: int, spikes: Tensor) -> Tensor:
         """What the layer after ``main[stage]`` sees of its spikes."""
@@ -181,7 +189,7 @@ class SPS(nn.Module):
         return self.pool(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2])
 
     def forward(self, x: Tensor) -> Tensor:
-        y = _check_images(x, self.in_channels, 2**self.downsample)
+        y = self._images(x)
         for i, stage in enumerate(self.main):
             y = self._pooled(i, stage(y))
         return y + self.position(y)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional as F
+from .._numbers import integer
 from .lif import autocast_input
 
 
@@ -30,6 +31,12 @@ def channels_first(x: Tensor) -> Tensor:
 def check_floating(x: Tensor) -> None:
     """Refuse anything but a floating-point tensor."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
+        if isinstance(x, torch.fx.Proxy):
+            raise TypeError(
+                "torch.fx's symbolic tracing (torchvision's create_feature_extractor) cannot "
+                "follow these modules; torch.export can, and a model's "
+                "forward_intermediates(x, indices) gives features"
+            )
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"x must be a floating-point tensor, got {got}")
 
@@ -54,14 +61,17 @@ def from_tokens(y: Tensor, shape: torch.Size) -> Tensor:
     return channels_first(y).unflatten(3, shape[3:])
 
 
-def check_heads(dim: int, num_heads: int) -> None:
-    """Refuse heads that do not divide the channels."""
-    if dim < 1 or num_heads < 1 or dim % num_heads:
+def check_heads(dim: int, num_heads: int) -> tuple[int, int]:
+    """Both as ``int``; heads that do not divide the channels are refused."""
+    dim, num_heads = integer("dim", dim), integer("num_heads", num_heads)
+    if dim % num_heads:
         raise ValueError(f"num_heads must divide the {dim} channels, got {num_heads}")
+    return dim, num_heads
 
 
 def make_head(features: int, num_classes: int) -> nn.Module:
     """Linear readout, truncated normal of 0.02 and zero bias (as timm); Identity for 0 classes."""
+    num_classes = integer("num_classes", num_classes, least=0)
     if num_classes == 0:
         return nn.Identity()
     head = nn.Linear(features, num_classes)
@@ -156,12 +166,10 @@ class STM(nn.Module):
 
     def __init__(self, num_tokens: int, num_heads: int) -> None:
         super().__init__()
-        for name, value in (("num_tokens", num_tokens), ("num_heads", num_heads)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        self.num_tokens = num_tokens
-        self.num_heads = num_heads
-        self.weight = nn.Parameter(torch.empty(num_heads, num_tokens, num_tokens))
+        self.num_tokens = integer("num_tokens", num_tokens)
+        self.num_heads = integer("num_heads", num_heads)
+        shape = (self.num_heads, self.num_tokens, self.num_tokens)
+        self.weight = nn.Parameter(torch.empty(shape))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

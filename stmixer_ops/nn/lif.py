@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any, ClassVar
 
@@ -165,6 +166,16 @@ class LIF(nn.Module):
             text += ", detach_reset=True"
         return text + (
             "" if isinstance(self.surrogate, nn.Module) else f", surrogate={self.surrogate}"
+        )
+
+
+def check_lif_options(owner: str, options: dict[str, Any]) -> None:
+    """Refuse what :class:`LIF` does not take, in the name of the module it was given to."""
+    known = set(inspect.signature(LIF).parameters) - {"unknown"}
+    if unknown := sorted(set(options) - known - {"tau"}):  # LIF explains tau itself
+        raise TypeError(
+            f"{owner} got unexpected arguments: {', '.join(unknown)}; beside its own it takes "
+            f"LIF's {', '.join(sorted(known))}"
         )
 
 

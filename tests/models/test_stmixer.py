@@ -37,30 +37,24 @@ def images(B=2) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("name", "millions", "digits"),
-    [
-        ("stmixer_4_384_8.cifar10", 8.093, 3),
-        ("stmixer_4_384_16.cifar10", 8.224, 3),
-        ("stmixer_4_384_32.cifar10", 8.486, 3),
-        ("stmixer_4_384_8.cifar100", 8.127, 3),
-        ("stmixer_4_384_16.cifar100", 8.258, 3),
-        ("stmixer_4_384_32.cifar100", 8.520, 3),
-        ("stmixer_8_768_8.in1k", 58.71, 2),
-        ("stmixer_8_768_12.in1k", 59.94, 2),
-        ("stmixer_8_768_16.in1k", 61.17, 2),
-        ("stmixer_8_768_32.in1k", 66.08, 2),  # published as 66.09; the other three fix it
-        ("stmixer_2_256_8.cifar10dvs", 2.308, 3),
-        ("stmixer_2_256_16.cifar10dvs", 2.373, 3),
-        ("stmixer_2_256_32.cifar10dvs", 2.504, 3),
-        ("spikformer_4_384.cifar10", 9.330874, 6),
-        ("spikformer_8_768.in1k", 66.363208, 6),
-        ("spikformer_2_256.cifar10dvs", 2.568714, 6),
-    ],
-)
-def test_published_parameter_counts(name, millions, digits):
+    ("name", "millions"),
+    # 8_768_32 is published as 66.09; the other three widths of its row fix it.
+    list({
+        "stmixer_4_384_8.cifar10": "8.093", "stmixer_4_384_16.cifar10": "8.224",
+        "stmixer_4_384_32.cifar10": "8.486", "stmixer_4_384_8.cifar100": "8.127",
+        "stmixer_4_384_16.cifar100": "8.258", "stmixer_4_384_32.cifar100": "8.520",
+        "stmixer_8_768_8.in1k": "58.71", "stmixer_8_768_12.in1k": "59.94",
+        "stmixer_8_768_16.in1k": "61.17", "stmixer_8_768_32.in1k": "66.08",
+        "stmixer_2_256_8.cifar10dvs": "2.308", "stmixer_2_256_16.cifar10dvs": "2.373",
+        "stmixer_2_256_32.cifar10dvs": "2.504", "spikformer_4_384.cifar10": "9.330874",
+        "spikformer_8_768.in1k": "66.363208", "spikformer_2_256.cifar10dvs": "2.568714",
+    }.items()),
+)  # fmt: skip
+def test_published_parameter_counts(name, millions):
     with torch.device("meta"):
         model = so.create_model(name)
-    assert round(parameters(model) / 1e6, digits) == millions
+    digits = len(millions.partition(".")[2])
+    assert f"{parameters(model) / 1e6:.{digits}f}" == millions
 
 
 @BOTH
@@ -118,9 +112,6 @@ def test_surface_for_timm(make):
     assert torch.equal(model.forward_head(features), model(x))
     assert torch.equal(model.head(pooled), model(x))
     assert model.no_weight_decay() == set()
-    model.set_grad_checkpointing(False)
-    with pytest.raises(NotImplementedError, match="BN statistics"):
-        model.set_grad_checkpointing()
 
 
 @BOTH

@@ -1,0 +1,29 @@
+"""Numbers as people have them: NumPy's integers are integers, booleans are not."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+
+def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """``value`` as an ``int``, whoever's integer it is (Python's, NumPy's, a tensor's element).
+
+    Args:
+        name: the argument that an error names.
+        least, most: the bounds, included.
+    Raises:
+        ValueError: a boolean, no integer, or out of bounds.
+    """
+    boolean = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
+    try:
+        number = None if boolean else operator.index(value)
+    except TypeError:
+        number = None
+    if number is not None and least <= number and (most is None or number <= most):
+        return number
+    if most is not None:
+        expected = f"an integer from {least} to {most}"
+    else:
+        expected = "a positive integer" if least == 1 else f"an integer of at least {least}"
+    raise ValueError(f"{name} must be {expected}, got {value!r}")
