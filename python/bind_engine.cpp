@@ -54,6 +54,9 @@ class BoundEngine {
     precision = graph.integer ? "int8" : "fp32";
     steps = graph.steps;
     batch_first = graph.batch_first;
+    mean = graph.mean;
+    std = graph.std;
+    step_us = graph.step_us;
     for (const Population& p : graph.populations)
       if (p.kind == Population::Kind::lif) spike_shapes[p.name] = spike_shape(p);
   }
@@ -61,6 +64,8 @@ class BoundEngine {
   std::string precision;
   int steps = 1;
   bool batch_first = false;
+  std::vector<float> mean, std;
+  int64_t step_us = 0;
   std::map<std::string, std::vector<int>> spike_shapes;  // of one image at one time step
 
   // input [steps, batch, C, H, W], or [batch, C, H, W] with steps repeats, and logits
@@ -72,7 +77,7 @@ class BoundEngine {
   }
 
   // The same, written down: per LIF population the address of its uint8 spikes (or no addresses at
-  // all). Returns (spikes, synops) per population, and (seconds, synops, bytes of lists) per step
+  // all). Returns (spikes, sops) per population, and (seconds, sops, bytes of lists) per step
   // of the plan.
   using Counts = std::vector<std::pair<int64_t, int64_t>>;
   using Works = std::vector<std::tuple<double, int64_t, int64_t>>;
@@ -90,9 +95,9 @@ class BoundEngine {
     engine_->run({pointer<const float>(input), steps, batch, sequence, step_stride, image_stride},
                  pointer<float>(logits), &recording);
     Counts counts;
-    for (const engine::Activity& a : activity) counts.emplace_back(a.spikes, a.synops);
+    for (const engine::Activity& a : activity) counts.emplace_back(a.spikes, a.sops);
     Works works;
-    for (const engine::Work& w : work) works.emplace_back(w.seconds, w.synops, w.list_bytes);
+    for (const engine::Work& w : work) works.emplace_back(w.seconds, w.sops, w.list_bytes);
     return {std::move(counts), std::move(works)};
   }
 
@@ -140,6 +145,9 @@ void bind_engine(py::module_& m) {
       .def_readonly("precision", &BoundEngine::precision)
       .def_readonly("steps", &BoundEngine::steps)
       .def_readonly("batch_first", &BoundEngine::batch_first)
+      .def_readonly("mean", &BoundEngine::mean)
+      .def_readonly("std", &BoundEngine::std)
+      .def_readonly("step_us", &BoundEngine::step_us)
       .def_readonly("spike_shapes", &BoundEngine::spike_shapes)
       .def_property_readonly("threads", [](const BoundEngine& e) { return e.engine().threads(); })
       .def_property_readonly("isa", [](const BoundEngine& e) { return e.engine().isa(); })

@@ -43,6 +43,7 @@ _HOME = {
     "load_official": "models",
     "load_pretrained": "models",
     "Engine": "engine",
+    "Graph": "graph",
     "use_backend": "ops",
     "backend_report": "ops",
 }
@@ -50,6 +51,7 @@ _HOME = {
 if TYPE_CHECKING:
     from . import bench, cli, data, engine, functional, graph, measure, models, nn, surrogate, train
     from .engine import Engine
+    from .graph import Graph
     from .models import (
         Spikformer,
         STMixer,
@@ -97,6 +99,7 @@ __all__ = [
     "STM",
     "ChannelMLP",
     "Engine",
+    "Graph",
     "SMLLoss",
     "STMBlock",
     "STMixer",

@@ -84,20 +84,35 @@ inline void write_spikes(const Channels<R, kUnits, kWhole>& h,
     bits[byte] = static_cast<uint8_t>(word >> (8 * byte));
 }
 
-template <int kUnits, bool kWhole>
+template <int kUnits, bool kWhole, bool kPerChannel>
 void finish_real(const FinishTask& task, const LifSpec& lif, int c, int count) {
   typedef Channels<float, kUnits, kWhole> Values;
-  const VecF32 decay = VecF32{} + lif.decay;
-  Values bias, threshold;
+  Values bias, threshold, decay, v_init;
   bias.fill(0.0f);
   if (task.bias) bias.read(task.bias + c, count);
   threshold.fill(lif.threshold);
+  decay.fill(lif.decay);
+  v_init.fill(lif.v_init);
+  const float *thresholds = task.per_channel, *decays = nullptr, *v_inits = nullptr;
+  if (kPerChannel) {
+    decays = thresholds + task.per_channel_stride;
+    v_inits = decays + task.per_channel_stride;
+    if (!task.pixels_are_channels) {
+      threshold.read(thresholds + c, count);
+      decay.read(decays + c, count);
+      v_init.read(v_inits + c, count);
+    }
+  }
   for (int p = 0; p < task.pixels; ++p) {
+    if (kPerChannel && task.pixels_are_channels) {
+      threshold.fill(thresholds[p]);
+      decay.fill(decays[p]);
+      v_init.fill(v_inits[p]);
+    }
     const float* sums = task.sums + p * task.sums_pixel + c;
     int64_t at = p * task.store_pixel + c;
     uint8_t* bits = task.bits + p * task.bits_pixel + c / 8;
-    Values v;
-    v.fill(lif.v_init);
+    Values v = v_init;
     for (int t = 0; t < task.steps; ++t) {
       Values x;
       x.read(sums, count);
@@ -110,7 +125,7 @@ void finish_real(const FinishTask& task, const LifSpec& lif, int c, int count) {
       if (task.store) x.write(task.store + at, count);
       if (task.lif) {
         for (int i = 0; i < Values::kCount; ++i)
-          v.v[i] = lif_charge(v.v[i], lif.input_scale * x.v[i], decay);
+          v.v[i] = lif_charge(v.v[i], lif.input_scale * x.v[i], decay.v[i]);
         write_spikes(v, threshold, bits, count);
         for (int i = 0; i < Values::kCount; ++i) {
           const VecF32 h = v.v[i], th = threshold.v[i];
@@ -219,7 +234,9 @@ void finish_integer(const IntegerFinishTask& task, const IntegerLif& lif, int c,
 template <int kUnits, bool kWhole>
 struct FinishReal {
   static void run(const FinishTask& task, int c, int count) {
-    finish_real<kUnits, kWhole>(task, task.lif ? *task.lif : LifSpec{}, c, count);
+    const LifSpec lif = task.lif ? *task.lif : LifSpec{};
+    task.per_channel ? finish_real<kUnits, kWhole, true>(task, lif, c, count)
+                     : finish_real<kUnits, kWhole, false>(task, lif, c, count);
   }
 };
 

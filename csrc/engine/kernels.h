@@ -97,6 +97,11 @@ struct FinishTask {
   float* store;       // the current after it, or null
   int64_t store_pixel, store_step;
   const LifSpec* lif;  // null: no neurons here
+  // Thresholds, decays and initial membranes in place of those of `lif`, one array each and
+  // `per_channel_stride` apart; or null. After token mixing it is the pixels that are channels.
+  const float* per_channel;
+  int64_t per_channel_stride;
+  bool pixels_are_channels;
   uint8_t* bits;
   int64_t bits_pixel, bits_step;
   int32_t pixels, steps, channels;

@@ -44,6 +44,16 @@ void check_shapes(const Graph& graph) {
                                 " neurons, more than the engine takes");
 }
 
+// What the format can say of neurons and the kernels do not compute.
+void check_neurons(const Population& p) {
+  if (p.max_spikes > 1)
+    fail(p.name, "max_spikes is " + std::to_string(p.max_spikes) +
+                     ", but the time-stepped engine gives one spike a step at most");
+  if (!p.channel_integer_decay.empty())
+    fail(p.name, "decay must be one number for all channels in an int8 network");
+  if (!p.integer_v_init.empty()) fail(p.name, "v_init must be 0 in an int8 network");
+}
+
 void check_extents(const Projection& p) {
   if (p.kind != Kind::conv) return;
   for (int size : {p.weight_shape[2], p.weight_shape[3], p.stride, p.padding})
@@ -78,6 +88,7 @@ void check_limits(const graph::CheckedGraph& graph) {
     throw std::invalid_argument("engine: 'steps' must lie in [1, " + std::to_string(kMaxSteps) +
                                 "], got " + std::to_string(graph.graph->steps));
   check_shapes(*graph.graph);
+  for (const Population& p : graph.graph->populations) check_neurons(p);
   check_padding(*graph.graph);
 }
 

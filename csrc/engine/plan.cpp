@@ -8,22 +8,38 @@
 
 #include "engine/limits.h"
 #include "engine/pack.h"
+#include "graph/fan_out.h"
 
 namespace stmixer::engine {
 namespace {
 
 using Kind = Projection::Kind;
 using RefKind = NodeRef::Kind;
+using graph::Readers;
 
 constexpr auto refuse = engine_error;
+
+// Threshold, decay and initial membrane of each channel, one array behind the other; empty if they
+// are the same for all.
+std::vector<float> per_channel(const Population& p) {
+  if (p.channel_threshold.empty() && p.channel_decay.empty() && p.channel_v_init.empty()) return {};
+  std::vector<float> values;
+  const auto add = [&](const std::vector<float>& channels, float number) {
+    if (channels.empty()) values.insert(values.end(), p.shape.channels, number);
+    values.insert(values.end(), channels.begin(), channels.end());
+  };
+  add(p.channel_threshold, p.threshold);
+  add(p.channel_decay, p.decay);
+  add(p.channel_v_init, p.v_init);
+  return values;
+}
 
 class Planner {
  public:
   Planner(const CheckedGraph& graph, const KernelTraits& traits)
-      : graph_(graph), traits_(traits), readers_(graph.graph->currents.size()) {}
+      : graph_(graph), traits_(traits), readers_(find_readers(graph)) {}
 
   Plan plan() {
-    find_readers();
     neurons_of_.assign(graph_.graph->populations.size(), -1);
     values_of_.assign(graph_.graph->currents.size(), -1);
     bounds_.assign(graph_.graph->currents.size(), 0);
@@ -41,37 +57,8 @@ class Planner {
   }
 
  private:
-  struct Readers {
-    std::vector<int> neurons;  // LIF populations
-    int others = 0;            // currents, projections, the readout
-    bool averaged = false;     // by one of them
-  };
-
   const Population& population(int i) const { return graph_.graph->populations[i]; }
   const Current& current(int i) const { return graph_.graph->currents[i]; }
-
-  void find_readers() {
-    for (size_t i = 0; i < graph_.graph->populations.size(); ++i) {
-      const Population& p = population(static_cast<int>(i));
-      if (p.kind == Population::Kind::input) continue;
-      Readers& readers = readers_[graph_.find(p.current).index];
-      if (p.kind == Population::Kind::lif) {
-        readers.neurons.push_back(static_cast<int>(i));
-      } else {
-        ++readers.others;
-      }
-    }
-    for (const Current& c : graph_.graph->currents) {
-      for (const std::string& name : c.currents) ++readers_[graph_.find(name).index].others;
-      for (const Projection& p : c.projections) {
-        const NodeRef& source = graph_.find(p.source);
-        if (!source.is(RefKind::current)) continue;
-        ++readers_[source.index].others;
-        readers_[source.index].averaged =
-            p.kind == Kind::mean && graph_.has_one(c) && c.currents.empty() && c.bias.empty();
-      }
-    }
-  }
 
   // --- memory ---
 
@@ -112,6 +99,7 @@ class Planner {
     n.name = p.name;
     n.population = index;
     n.lif = {p.threshold, p.decay, p.input_scale, p.v_init, p.soft_reset};
+    n.per_channel = per_channel(p);
     n.threshold = p.integer_threshold;
     if (p.soft_reset) n.reset = p.integer_reset;
     n.decay = p.integer_decay;
@@ -298,6 +286,7 @@ class Planner {
     ProjectStep step = project_step(p, channels, c.shape, false, traits_.max_units);
     step.values = rates;
     step.rates_of = neurons;
+    step.fan_out = graph::fan_out(p, population(source).shape, x.shape);
     target.bias = x.bias;
     add_projection(p.name, std::move(step), std::move(target));
   }
@@ -349,6 +338,7 @@ class Planner {
     if (plan_.integer && step.kind == ProjectStep::Kind::dense && source.is(RefKind::current))
       refuse(p.name, "multiplies a current, which an int8 network does in its head only");
     if (spikes) {
+      step.fan_out = graph::fan_out(p, in, c.shape);
       const bool channels_as_rows = p.kind == Kind::token_mix;
       step.lists = lists_of(source.index, list_layout(step, channels_as_rows));
       touch(plan_.lists[step.lists].keys);

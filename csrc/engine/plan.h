@@ -39,6 +39,7 @@ struct Neurons {
   std::string name;
   int population = -1;  // in graph.populations
   LifSpec lif{};
+  std::vector<float> per_channel;         // thresholds, decays, initial membranes; or empty
   std::vector<int32_t> threshold, reset;  // of an int8 network
   int32_t decay = 0;
   bool by_channel = false;
@@ -116,6 +117,7 @@ struct ProjectStep {
   bool seven_bits = false;  // all int8 weights have 7
   int safe_blocks = 0;      // channel blocks whose int8 weights can be summed in 16 bits
   const ProjectStep* following = nullptr;  // the next step that gathers
+  std::vector<int64_t> fan_out;            // of spikes: weights that one adds, by its position
   Target target;
 
   const char* weights_of(int group, const Tile& tile) const {

@@ -229,6 +229,7 @@ void Runner::project(const ProjectStep& step, const Part& part, char* scratch) {
   if (finish.base != nullptr) finish.base += first;
   if (finish.store != nullptr) finish.store += first;
   if (finish.bits != nullptr) finish.bits += first / 8;
+  if (finish.per_channel != nullptr && !finish.pixels_are_channels) finish.per_channel += first;
   kernels_.finish.real(finish);
 }
 
@@ -292,6 +293,11 @@ FinishTask Runner::finish_task(const Target& target, int image, int pixel, int p
   if (target.neurons >= 0) {
     const Neurons& n = plan_.neurons[target.neurons];
     task.lif = &n.lif;
+    if (!n.per_channel.empty()) {
+      task.per_channel = n.per_channel.data() + (n.by_channel ? pixel : 0);
+      task.per_channel_stride = static_cast<int64_t>(n.per_channel.size()) / 3;
+      task.pixels_are_channels = n.by_channel;
+    }
     task.bits = area_.buffer<uint8_t>(n.bits) + (int64_t{image} * n.rows + pixel) * n.row_bytes;
     task.bits_pixel = n.row_bytes;
     task.bits_step = int64_t{images_} * n.rows * n.row_bytes;

@@ -1,8 +1,10 @@
 // From the description in a `.stmx` file to a graph: types and presence of fields, nothing else;
 // what the values may be is for check_graph.
+#include <algorithm>
 #include <initializer_list>
 #include <limits>
 #include <stdexcept>
+#include <string_view>
 #include <utility>
 
 #include "graph/stmx.h"
@@ -29,6 +31,13 @@ class Node {
     if (fields_.get<Json::Object>() == nullptr) fail("is no object");
   }
 
+  // Refuses fields that nobody has asked for: whoever wrote them expects them to act.
+  void check_all_read() const {
+    for (const auto& [key, value] : *fields_.get<Json::Object>())
+      if (std::find(read_.begin(), read_.end(), key) == read_.end())
+        fail("has an unknown field '" + key + "'");
+  }
+
   // A node within this one, which has a name.
   Node inner(const char* kind, const Json& description) const {
     Node node(std::string("graph: ") + kind, description, table_);
@@ -42,10 +51,40 @@ class Node {
 
   int integer(const char* key) const { return to_int(field(key), key, "an integer"); }
 
-  float number(const char* key) const {
-    const Json& value = field(key);
-    if (const auto* whole = value.get<int64_t>()) return static_cast<float>(*whole);
-    return static_cast<float>(get<double>(key, "a number"));
+  // Whether the description says anything: fields that older files do not have may be left out.
+  bool has(const char* key) const {
+    const Json* value = find(key);
+    return value != nullptr && value->get<std::nullptr_t>() == nullptr;
+  }
+  bool flag_or(const char* key, bool none) const { return has(key) ? flag(key) : none; }
+  int integer_or(const char* key, int none) const { return has(key) ? integer(key) : none; }
+  int64_t long_or(const char* key, int64_t none) const {
+    return has(key) ? get<int64_t>(key, "an integer") : none;
+  }
+
+  float number(const char* key) const { return to_float(field(key), key, "a number"); }
+
+  // One number for all channels, or the tensor that has one for each.
+  void number(const char* key, float* all, std::vector<float>* channels) const {
+    if (names_tensor(key)) {
+      *channels = values<float>(key);
+    } else {
+      *all = to_float(field(key), key, "a number or the name of a tensor");
+    }
+  }
+  void integer(const char* key, int* all, std::vector<int32_t>* channels) const {
+    if (names_tensor(key)) {
+      *channels = values<int32_t>(key);
+    } else {
+      *all = to_int(field(key), key, "an integer or the name of a tensor");
+    }
+  }
+
+  std::vector<float> numbers(const char* key) const {
+    std::vector<float> result;
+    if (!has(key)) return result;
+    for (const Json& item : list(key)) result.push_back(to_float(item, key, "a list of numbers"));
+    return result;
   }
 
   std::vector<std::string> texts(const char* key) const {
@@ -99,8 +138,13 @@ class Node {
     fail(std::string("'") + key + "' must be " + type);
   }
 
+  const Json* find(const char* key) const {
+    read_.push_back(key);
+    return fields_.find(key);
+  }
+
   const Json& field(const char* key) const {
-    const Json* value = fields_.find(key);
+    const Json* value = find(key);
     if (value == nullptr) fail(std::string("has no '") + key + "'");
     return *value;
   }
@@ -110,6 +154,17 @@ class Node {
     const T* value = field(key).get<T>();
     if (value == nullptr) refuse(key, type);
     return *value;
+  }
+
+  bool names_tensor(const char* key) const {
+    const auto* name = field(key).get<std::string>();
+    return name != nullptr && table_.tensors.count(*name) > 0;
+  }
+
+  float to_float(const Json& value, const char* key, const char* type) const {
+    if (const auto* whole = value.get<int64_t>()) return static_cast<float>(*whole);
+    if (value.get<double>() == nullptr) refuse(key, type);
+    return static_cast<float>(*value.get<double>());
   }
 
   int to_int(const Json& value, const char* key, const char* type) const {
@@ -122,6 +177,7 @@ class Node {
   std::string title_;
   const Json& fields_;
   TensorTable& table_;
+  mutable std::vector<std::string_view> read_;  // keys, which are literals
 };
 
 template <class Kind>
@@ -130,6 +186,14 @@ Kind kind_of(const Node& node, std::initializer_list<std::pair<const char*, Kind
   for (const auto& [candidate, kind] : kinds)
     if (name == candidate) return kind;
   node.fail("is of unknown kind '" + name + "'");
+}
+
+// What `read` makes of a node, all of whose fields it must know.
+template <class Read>
+auto read_whole(const Node& node, bool integer, const Read& read) {
+  auto result = read(node, integer);
+  node.check_all_read();
+  return result;
 }
 
 Population read_population(const Node& node, bool integer) {
@@ -147,16 +211,18 @@ Population read_population(const Node& node, bool integer) {
   if (p.kind != Kind::lif) return p;
   p.tokens = node.flag("tokens");
   p.soft_reset = node.flag("soft_reset");
+  p.max_spikes = node.integer_or("max_spikes", 1);
   if (integer) {
     p.integer_threshold = node.values<int32_t>("threshold");
     p.integer_reset = node.values<int32_t>("reset");
-    p.integer_decay = node.integer("decay");
+    node.integer("decay", &p.integer_decay, &p.channel_integer_decay);
+    if (node.has("v_init")) p.integer_v_init = node.values<int32_t>("v_init");
     return p;
   }
-  p.threshold = node.number("threshold");
-  p.decay = node.number("decay");
+  node.number("threshold", &p.threshold, &p.channel_threshold);
+  node.number("decay", &p.decay, &p.channel_decay);
+  node.number("v_init", &p.v_init, &p.channel_v_init);
   p.input_scale = node.number("input_scale");
-  p.v_init = node.number("v_init");
   return p;
 }
 
@@ -170,6 +236,7 @@ Projection read_projection(const Node& node, bool integer) {
                                 {"mean", Kind::mean}});
   p.source = node.text("source");
   p.channel_offset = node.integer("channel_offset");
+  p.clocked_only = node.flag_or("clocked_only", false);
   if (p.kind == Kind::conv) {
     p.stride = node.integer("stride");
     p.padding = node.integer("padding");
@@ -196,7 +263,7 @@ Current read_current(const Node& node, bool integer) {
   c.name = node.text("name");
   c.shape = node.shape();
   for (const Json& item : node.list("projections"))
-    c.projections.push_back(read_projection(node.inner("projection", item), integer));
+    c.projections.push_back(read_whole(node.inner("projection", item), integer, read_projection));
   c.currents = node.texts("currents");
   if (integer) {
     c.integer_bias = node.values<int32_t>("bias");
@@ -218,10 +285,15 @@ Graph describe_graph(const Json& description, TensorTable& table) {
   graph.input_shift = node.integer("input_shift");
   graph.steps = node.integer("steps");
   graph.batch_first = node.flag("batch_first");
+  graph.mean = node.numbers("mean");
+  graph.std = node.numbers("std");
+  graph.step_us = node.long_or("step_us", 0);
   for (const Json& item : node.list("populations"))
-    graph.populations.push_back(read_population(node.inner("population", item), graph.integer));
+    graph.populations.push_back(
+        read_whole(node.inner("population", item), graph.integer, read_population));
   for (const Json& item : node.list("currents"))
-    graph.currents.push_back(read_current(node.inner("current", item), graph.integer));
+    graph.currents.push_back(read_whole(node.inner("current", item), graph.integer, read_current));
+  node.check_all_read();
   return graph;
 }
 

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <stdexcept>
 
 #include "graph/arithmetic.h"
 #include "graph/graph.h"
@@ -17,6 +18,10 @@ void check_size(const std::string& node, const std::string& what, size_t size, s
   if (size != expected)
     fail(node,
          what + " must hold " + std::to_string(expected) + " values, got " + std::to_string(size));
+}
+
+[[noreturn]] void fail_graph(const std::string& what) {
+  throw std::invalid_argument("graph: " + what);
 }
 
 template <class T>
@@ -41,13 +46,29 @@ class NumberChecker {
  public:
   explicit NumberChecker(const CheckedGraph& graph) : graph_(graph) {}
 
-  void check_float() const {
-    for (const Population& p : graph_.graph->populations) {
-      if (p.kind != Population::Kind::lif) continue;
-      if (!(p.decay >= 0.0f && p.decay <= 1.0f)) fail(p.name, "decay must lie in [0, 1]");
-      for (float v : {p.threshold, p.input_scale, p.v_init})
-        if (!std::isfinite(v)) fail(p.name, "the parameters of the neuron must be finite");
+  // What real numbers become the input, and how long a step is.
+  void check_input() const {
+    const Graph& g = *graph_.graph;
+    if (g.step_us < 0) fail_graph("'step_us' must be positive, got " + std::to_string(g.step_us));
+    if (g.mean.empty() && g.std.empty()) return;
+    for (const Population& p : g.populations) {
+      if (p.kind != Population::Kind::input) continue;
+      check_floats(p.name, "mean", g.mean, p.shape.channels);
+      check_floats(p.name, "std", g.std, p.shape.channels);
     }
+    for (float s : g.std)
+      if (!(s > 0)) fail_graph("'std' must be positive, got " + std::to_string(s));
+  }
+
+  void check_spikes() const {
+    for (const Population& p : graph_.graph->populations)
+      if (p.max_spikes < 1)
+        fail(p.name, "max_spikes must be at least 1, got " + std::to_string(p.max_spikes));
+  }
+
+  void check_float() const {
+    for (const Population& p : graph_.graph->populations)
+      if (p.kind == Population::Kind::lif) check_neurons(p);
     for (const Current& c : graph_.graph->currents) {
       if (!c.bias.empty()) check_floats(c.name, "bias", c.bias, c.shape.channels);
       for (const Projection& p : c.projections)
@@ -74,6 +95,20 @@ class NumberChecker {
   }
 
  private:
+  static void check_neurons(const Population& p) {
+    const auto check_channels = [&](const char* what, const std::vector<float>& values) {
+      if (!values.empty()) check_floats(p.name, what, values, p.shape.channels);
+    };
+    check_channels("threshold", p.channel_threshold);
+    check_channels("decay", p.channel_decay);
+    check_channels("v_init", p.channel_v_init);
+    const auto leaks = [](float decay) { return decay >= 0.0f && decay <= 1.0f; };
+    if (!leaks(p.decay) || !std::all_of(p.channel_decay.begin(), p.channel_decay.end(), leaks))
+      fail(p.name, "decay must lie in [0, 1]");
+    for (float v : {p.threshold, p.input_scale, p.v_init})
+      if (!std::isfinite(v)) fail(p.name, "the parameters of the neuron must be finite");
+  }
+
   void check_integer_neurons(const Population& p) const {
     const Current& c = graph_.graph->currents[graph_.find(p.current).index];
     size_t expected = p.shape.channels;
@@ -84,6 +119,14 @@ class NumberChecker {
                 std::numeric_limits<int32_t>::max());
     if (p.integer_decay < 0 || p.integer_decay > 1 << kDecayBits)
       fail(p.name, "decay must lie in [0, 2^15]");
+    if (!p.channel_integer_decay.empty()) {
+      check_size(p.name, "decay", p.channel_integer_decay.size(), expected);
+      check_range(p.name, "decay", p.channel_integer_decay, 0, 1 << kDecayBits);
+    }
+    if (!p.integer_v_init.empty()) {
+      check_size(p.name, "v_init", p.integer_v_init.size(), expected);
+      check_range(p.name, "v_init", p.integer_v_init, -kMembraneLimit, kMembraneLimit);
+    }
     if (!p.soft_reset) return;
     check_size(p.name, "reset", p.integer_reset.size(), expected);
     check_range(p.name, "reset", p.integer_reset, 0, kMembraneLimit);
@@ -118,6 +161,8 @@ size_t weight_count(const Projection& p) {
 
 void check_numbers(const CheckedGraph& graph) {
   const NumberChecker checker(graph);
+  checker.check_input();
+  checker.check_spikes();
   graph.graph->integer ? checker.check_integer() : checker.check_float();
 }
 

@@ -13,7 +13,7 @@ namespace stmixer::graph {
 namespace {
 
 constexpr std::string_view kMagic = R"({"__metadata__": {"format": "stmx", "version": ")";
-constexpr std::string_view kVersion = "3";
+constexpr std::string_view kVersions = "34";  // one digit each: those that are read
 constexpr std::string_view kChecksum = R"(", "crc32": ")";
 constexpr size_t kChecksumDigits = 8;
 
@@ -74,9 +74,8 @@ void check_integrity(std::string_view after_size) {
     fail("it is no safetensors file that holds an engine");
   std::string_view rest = after_size.substr(kMagic.size());
   const std::string_view version = rest.substr(0, std::min<size_t>(rest.find('"'), 20));
-  if (version != kVersion)
-    fail("its version is '" + std::string(version) + "', this one reads '" + std::string(kVersion) +
-         "'");
+  if (version.size() != 1 || kVersions.find(version) == std::string_view::npos)
+    fail("its version is '" + std::string(version) + "', this one reads 3 and 4");
   rest.remove_prefix(version.size());
   if (rest.substr(0, kChecksum.size()) != kChecksum) fail("it has no checksum");
   rest.remove_prefix(kChecksum.size());

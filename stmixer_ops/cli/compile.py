@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     model = saved.build_model(**({"T": args.T} if args.T else {}))
     stored = saved.config["data"]
     if args.precision == "fp32":
-        _save(Engine.compile(model), out, stored)
+        _save(_compiled(model, stored), out, stored)
         return 0
     data = None
     if finds_data(stored, args.data, args.root):
@@ -73,6 +73,13 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--{given[0].replace('_', '-')} is for --precision int8")
     if args.calibrate is not None and args.calibrate > MAX_SAMPLES:
         raise ValueError(f"--calibrate must be at most {MAX_SAMPLES}, got {args.calibrate}")
+
+
+def _compiled(
+    model: SpikingClassifier, stored: dict[str, Any], *args: Any, **options: Any
+) -> Engine:
+    """With the mean and deviation of the training images."""
+    return Engine.compile(model, *args, mean=stored["mean"], std=stored["std"], **options)
 
 
 def _save(engine: Engine, out: Path, stored: dict[str, Any]) -> None:
@@ -94,7 +101,7 @@ def _compile_int8(
         images = spread_images(data.train, args.calibrate or MAX_SAMPLES)
         samples = normalise(images, torch.tensor(stored["mean"]), torch.tensor(stored["std"]))
     names = args.int16_layers.split(",") if args.int16_layers else None
-    engine = Engine.compile(model, "int8", samples, int16_layers=names)
+    engine = _compiled(model, stored, "int8", samples, int16_layers=names)
     _save(engine, out, stored)
     wide = int16_layers(engine.graph)
     count = 0 if samples is None else len(samples)

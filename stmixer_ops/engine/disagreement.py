@@ -75,11 +75,15 @@ class _Membranes:
                 continue
             x = self.current(p["current"])
             fired = self.emitted(p["name"]).reshape(x.shape)
-            v, wrong = torch.full_like(x[0], p["v_init"]), 0
+            threshold, decay, v_init = (
+                torch.as_tensor(self.graph.neuron_value(p, key)).double().reshape(-1, 1, 1)
+                for key in ("threshold", "decay", "v_init")
+            )
+            v, wrong = v_init.expand_as(x[0]), 0
             for t in range(len(x)):
-                v = p["decay"] * v + p["input_scale"] * x[t]
-                wrong += int(((v >= p["threshold"]) != (fired[t] > 0)).sum())
-                v = v - p["threshold"] * fired[t] if p["soft_reset"] else v * (1 - fired[t])
+                v = decay * v + p["input_scale"] * x[t]
+                wrong += int(((v >= threshold) != (fired[t] > 0)).sum())
+                v = v - threshold * fired[t] if p["soft_reset"] else v * (1 - fired[t])
             yield p["name"], wrong
 
     def emitted(self, name: str) -> Tensor:

@@ -34,7 +34,7 @@ class RunResult:
         logits: ``[B, classes]`` float32.
         spikes: module path -> uint8 ``[T, B, C, H, W]`` or ``[T, B, C, N]``, in order of
             execution; empty unless recorded.
-        stats: per layer neurons, spikes, rate, synops, macs.
+        stats: per layer neurons, spikes, rate, sops, macs.
     """
 
     logits: Array
@@ -43,9 +43,10 @@ class RunResult:
 
 
 class Engine:
-    """A compiled spiking network on the CPU: spikes select rows of weights, which are added.
+    """A spiking network that runs on the CPU, step by step: a spike adds a row of weights.
 
-    Made by :meth:`compile` or :meth:`load`. Takes images ``[B, C, H, W]`` (repeated for the
+    Made of a trained model by :meth:`compile`, of a file by :meth:`load`, or of a network of your
+    own, described as a :class:`~stmixer_ops.Graph` (which has an example). Takes images ``[B, C, H, W]`` (repeated for the
     model's T steps) or sequences ``[T, B, C, H, W]`` with a T of their own (``[B, T, ...]`` for a
     ``batch_first`` model): finite float32, NumPy or CPU torch; results are of the same kind.
     Results do not depend on batch, number of threads or instruction set, to the last bit. Several
@@ -56,16 +57,22 @@ class Engine:
         num_threads: threads that one call uses.
         isa: instruction set in use.
         steps: time steps of a static image.
+        input_shape: ``(C, H, W)`` of an image.
         num_classes: width of the logits.
+        mean, std: per input channel, what images in [0, 1] are normalised with before they come
+            here, ``(x - mean) / std``; None where the network does not say.
+        step_us: microseconds of the world that a time step stands for, or None.
     """
 
     def __init__(self, graph: Graph, num_threads: int | None = None) -> None:
         """
         Args:
-            graph: a network as data.
+            graph: a network as data; copied, so later changes to it have no effect.
             num_threads: by default the CPUs this process may use.
         Raises:
-            ValueError: naming the node of the graph that cannot be run.
+            ValueError: naming the node of the graph that is wrong, or that this engine cannot run:
+                neurons that give several spikes a step, a mean of spikes (average a current), token
+                mixing with a bias. Cycles and delays cannot be expressed.
         """
         self._open(stmx.encode(graph), _thread_count(num_threads))
 
@@ -92,6 +99,9 @@ class Engine:
         num_threads: int | None = None,
         *,
         int16_layers: Collection[str] | None = None,
+        mean: Any = None,
+        std: Any = None,
+        step_us: int | None = None,
     ) -> Engine:
         """Compile a trained model as it is in eval mode: batch norms folded, surrogates left out.
 
@@ -104,6 +114,9 @@ class Engine:
                 are used: they tell the range of the input and which layers need 16-bit weights.
             num_threads: by default the CPUs this process may use.
             int16_layers: for int8, module paths of layers that get 16-bit weights in any case.
+            mean, std: one number per input channel, with which images in [0, 1] were normalised in
+                training; kept for those who prepare images, and saved.
+            step_us: microseconds of the world that a time step stands for; kept and saved.
         Raises:
             ValueError: a module that cannot be expressed, or a value that is not finite, by
                 module path.
@@ -117,6 +130,8 @@ class Engine:
         from ..graph.export import export
 
         graph = export(model)
+        graph.mean, graph.std = _numbers(mean), _numbers(std)
+        graph.step_us = step_us
         if precision == "int8":
             from .calibrate import calibrated
 
@@ -124,18 +139,28 @@ class Engine:
         return cls(graph, num_threads)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], num_threads: int | None = None) -> Engine:
+    def load(
+        cls,
+        path: str | os.PathLike[str] | bytes | bytearray | memoryview,
+        num_threads: int | None = None,
+    ) -> Engine:
         """Read a file of :meth:`save`; needs no PyTorch, and nothing in the file executes.
 
+        Args:
+            path: the file, or its content as bytes.
+            num_threads: by default the CPUs this process may use.
         Raises:
             ValueError: naming the file and what is wrong with it.
         """
         num_threads = _thread_count(num_threads)
-        content = user_path(path).read_bytes()
+        if isinstance(path, (bytes, bytearray, memoryview)):
+            name, content = f"content of {memoryview(path).nbytes} bytes", bytes(path)
+        else:
+            name, content = os.fspath(path), user_path(path).read_bytes()
         try:
             return cls._of(content, num_threads)
         except ValueError as error:
-            raise ValueError(f"{os.fspath(path)} is not a usable engine file: {error}") from None
+            raise ValueError(f"{name} is not a usable engine file: {error}") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the engine as a safetensors file (by custom ``*.stmx``), whole or not at all."""
@@ -177,19 +202,19 @@ class Engine:
         return self._stats
 
     def profile(self, x: Array, repeat: int = 20) -> Profile:
-        """Each step's median time over ``repeat`` calls, its kernel, synops and bytes."""
+        """Each step's median time over ``repeat`` calls, its kernel, sops and bytes."""
         source = _Source(x, self)
         logits = source.empty((source.batch, self.num_classes), "float32")
         calls = [
             self._native.record(*source.arguments, _address(logits), [])[1]
             for _ in range(repeat + 1)
         ][1:]
-        # (seconds, synops, bytes of lists) per step; only the seconds differ between calls.
+        # (seconds, sops, bytes of lists) per step; only the seconds differ between calls.
         medians = np.median(np.array(calls)[:, :, 0], axis=0) * 1e3
         return Profile(
             [
-                StepProfile(name, kernel, float(time), synops, weights + lists)
-                for (name, kernel, weights), time, (_, synops, lists) in zip(
+                StepProfile(name, kernel, float(time), sops, weights + lists)
+                for (name, kernel, weights), time, (_, sops, lists) in zip(
                     self._native.plan, medians, calls[0], strict=True
                 )
             ]
@@ -217,14 +242,30 @@ class Engine:
         return self._native.steps
 
     @property
+    def input_shape(self) -> tuple[int, int, int]:
+        return self._native.input_shape
+
+    @property
     def num_classes(self) -> int:
         return self._native.classes
+
+    @property
+    def mean(self) -> tuple[float, ...] | None:
+        return tuple(self._native.mean) or None
+
+    @property
+    def std(self) -> tuple[float, ...] | None:
+        return tuple(self._native.std) or None
+
+    @property
+    def step_us(self) -> int | None:
+        return self._native.step_us or None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Engine._of, (self._content, self.num_threads)
 
     def __repr__(self) -> str:
-        channels, height, width = self._native.input_shape
+        channels, height, width = self.input_shape
         return (
             f"Engine({channels}x{height}x{width} -> {self.num_classes}, T={self.steps}, "
             f"{self.precision}, {self.num_threads} threads, {self.isa})"
@@ -272,7 +313,7 @@ class _Source:
 
     @staticmethod
     def _check_shape(shape: tuple[int, ...], engine: Engine) -> None:
-        expected = engine._native.input_shape
+        expected = engine.input_shape
         if len(shape) in (4, 5) and shape[-3:] == expected and 0 not in shape:
             return
         sizes = ", ".join(map(str, expected))
@@ -295,10 +336,15 @@ def _make_stats(layers: list[Any], activity: list[tuple[int, int]], source: _Sou
         if not neurons:
             rows.append(LayerStats(name, macs=macs * source.batch))
             continue
-        spikes, synops = next(counts)
+        spikes, sops = next(counts)
         rate = spikes / (neurons * source.steps * source.batch)
-        rows.append(LayerStats(name, neurons, spikes, rate, synops))
+        rows.append(LayerStats(name, neurons, spikes, rate, sops))
     return Stats(rows, source.batch, source.steps)
+
+
+def _numbers(values: Any) -> list[float] | None:
+    """Of a number, a sequence, an array or a tensor."""
+    return None if values is None else np.asarray(values, np.float64).reshape(-1).tolist()
 
 
 def _inner_contiguous(shape: Any, strides: Any) -> bool:

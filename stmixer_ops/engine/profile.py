@@ -16,19 +16,24 @@ class StepProfile:
         kernel: what computes it: ``"gather int8"``, ``"gather fp32 4x16"`` (tiles of 4 vectors of
             16 output channels), ``"dense fp32 6x16"``, ``"lists"``, ``"sum"``, ...
         milliseconds: median over the calls.
-        synops: weights it added because of spikes.
+        sops: synaptic operations, weights it added because of spikes.
         bytes: weights, and spike lists read or written, each counted once; currents are not in it.
     """
 
     name: str
     kernel: str
     milliseconds: float
-    synops: int
+    sops: int
     bytes: int
 
     @property
-    def synops_per_second(self) -> float:
-        return 1e3 * self.synops / self.milliseconds if self.milliseconds else 0.0
+    def sops_per_second(self) -> float:
+        return 1e3 * self.sops / self.milliseconds if self.milliseconds else 0.0
+
+    synops = property(lambda self: self.sops, doc="The former name of ``sops``.")
+    synops_per_second = property(
+        lambda self: self.sops_per_second, doc="The former name of ``sops_per_second``."
+    )
 
 
 class Profile(Sequence[StepProfile]):
@@ -60,7 +65,7 @@ class Profile(Sequence[StepProfile]):
         kernels = max(len(step.kernel) for step in self)
         lines = [f"{'step':<{names}}  {'kernel':<{kernels}}        ms   GSOP/s       KiB"]
         for step in self:
-            rate = f"{step.synops_per_second / 1e9:9.2f}" if step.synops else " " * 9
+            rate = f"{step.sops_per_second / 1e9:9.2f}" if step.sops else " " * 9
             size = f"{step.bytes / 1024:10.1f}" if step.bytes else ""
             row = f"{step.name:<{names}}  {step.kernel:<{kernels}}{step.milliseconds:10.3f}"
             lines.append((row + rate + size).rstrip())

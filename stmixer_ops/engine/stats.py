@@ -19,7 +19,7 @@ class LayerStats:
         neurons: number of neurons.
         spikes: number of spikes.
         rate: spikes per neuron, image and step.
-        synops: synaptic operations those spikes caused: weights added, the smaller fan-out at the
+        sops: synaptic operations those spikes caused: weights added, the smaller fan-out at the
             borders of convolutions accounted for.
         macs: multiply-accumulates (padding counts, as is the convention); a static image is
             convolved once, whatever T.
@@ -29,8 +29,10 @@ class LayerStats:
     neurons: int = 0
     spikes: int = 0
     rate: float = 0.0
-    synops: int = 0
+    sops: int = 0
     macs: int = 0
+
+    synops = property(lambda self: self.sops, doc="The former name of ``sops``.")
 
     def __getitem__(self, key: str) -> Any:
         return getattr(self, key)
@@ -68,8 +70,10 @@ class Stats(Sequence[LayerStats]):
         return sum(layer.spikes for layer in self)
 
     @property
-    def synops(self) -> int:
-        return sum(layer.synops for layer in self)
+    def sops(self) -> int:
+        return sum(layer.sops for layer in self)
+
+    synops = property(lambda self: self.sops, doc="The former name of ``sops``.")
 
     @property
     def macs(self) -> int:
@@ -78,5 +82,5 @@ class Stats(Sequence[LayerStats]):
     def __repr__(self) -> str:
         return (
             f"Stats({len(self)} layers, {self.images} images, {self.steps} steps: "
-            f"{self.spikes} spikes, {self.synops} synops, {self.macs} macs)"
+            f"{self.spikes} spikes, {self.sops} SOPs, {self.macs} macs)"
         )

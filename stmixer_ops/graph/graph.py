@@ -1,9 +1,6 @@
 """The graph that crosses into C++: plain data and float32 tensors, as `.stmx` files hold it.
 
-A *population* emits: the input, LIF neurons, or the readout. A *current* sums projections, a bias
-and other currents; populations integrate currents. A *projection* carries what a population
-emits, or the values of a current, into the current that owns it. ``csrc/include/stmixer/graph.h``
-says what each field means; the C++ side checks them.
+``csrc/include/stmixer/graph.h`` says what each field means; the C++ side checks them.
 """
 
 from __future__ import annotations
@@ -21,7 +18,39 @@ PRECISIONS = ("fp32", "int8")
 
 @dataclass
 class Graph:
-    """A network as data.
+    """A spiking network as data, of three kinds of node.
+
+    A *population* emits: the input, LIF neurons, or the readout. A *current* is a named sum of
+    projections, a bias and other currents, which any number of populations integrate; a residual
+    stream is a chain of currents. A *projection* carries what a population emits, or the values of
+    a current, into the current that owns it. There are no cycles and no delays.
+
+    Nodes are added in order of execution, by names of your own; each ``add_`` method returns the
+    name. Weights are NumPy arrays or torch tensors. :class:`~stmixer_ops.Engine` runs the graph,
+    and refuses by name what it cannot run. A convolution, its neurons and a linear classifier::
+
+        import torch
+        import stmixer_ops as so
+
+        conv, fc = torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.Linear(8, 10)
+
+        graph = so.Graph(steps=4)
+        graph.add_input("image", (1, 28, 28))
+        kernels = graph.projection("conv", "conv", "image", conv.weight, padding=1)
+        graph.add_current("features", (8, 28, 28), [kernels], bias=conv.bias)
+        graph.add_lif("lif", "features", (8, 28, 28), threshold=0.5, decay=0.5)
+        weights = graph.projection("fc", "linear", "lif", fc.weight)
+        graph.add_current("scores", (10, 28, 28), [weights], bias=fc.bias)
+        mean = graph.projection("mean", "mean", "scores")  # over positions and time
+        graph.add_current("average", (10, 1, 1), [mean])
+        graph.add_readout("logits", "average", 10)
+
+        engine = so.Engine(graph)
+        x = torch.rand(2, 1, 28, 28)
+        logits = engine(x)
+
+        spikes = so.functional.lif(conv(x).expand(4, -1, -1, -1, -1), threshold=0.5, decay=0.5)
+        torch.testing.assert_close(logits, fc(spikes.mean((0, 3, 4))))
 
     Attributes:
         steps: time steps for which a static image is repeated.
@@ -30,6 +59,9 @@ class Graph:
         input_shift: of an int8 network, whose input is read in units of ``2**-input_shift``.
         populations, currents: descriptions (JSON values), in order of execution.
         tensors: arrays by the names that the descriptions use, float32 unless int8.
+        mean, std: how values in [0, 1] become the input, ``(x - mean) / std``, one number per input
+            channel; or None. The engine does not apply them: they are for who prepares images.
+        step_us: microseconds of the world that one time step stands for, or None.
     """
 
     steps: int = 1
@@ -39,6 +71,9 @@ class Graph:
     populations: list[Description] = field(default_factory=list)
     currents: list[Description] = field(default_factory=list)
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    step_us: int | None = None
 
     def add_input(self, name: str, shape: Sequence[int]) -> str:
         """The input, real-valued images ``[C, H, W]``."""
@@ -58,13 +93,21 @@ class Graph:
         current: str,
         shape: Sequence[int],
         *,
-        threshold: float = 1.0,
-        decay: float = 0.5,
+        threshold: Any = 1.0,
+        decay: Any = 0.5,
         input_scale: float = 1.0,
-        v_init: float = 0.0,
+        v_init: Any = 0.0,
         soft_reset: bool = False,
+        max_spikes: int = 1,
     ) -> str:
-        """LIF neurons ``[C, H, W]``, or tokens ``[C, N]``, that integrate ``current``."""
+        """LIF neurons ``[C, H, W]``, or tokens ``[C, N]``, that integrate ``current``.
+
+        At each step ``v = decay * v + input_scale * x``, and a spike where ``v >= threshold``; then
+        ``v`` becomes 0, or with ``soft_reset`` is lowered by the threshold. Every run starts at
+        ``v_init``. Threshold, decay and v_init are numbers or arrays ``[C]``. With ``max_spikes``
+        above 1 a neuron gives as many spikes a step as thresholds fit into ``v``, up to that many
+        (:class:`~stmixer_ops.Engine` takes 1 only).
+        """
         self.populations.append(
             {
                 "name": name,
@@ -72,11 +115,12 @@ class Graph:
                 "current": current,
                 "shape": _three(shape),
                 "tokens": len(shape) == 2,
-                "threshold": threshold,
-                "decay": decay,
+                "threshold": self._number(f"{name}.threshold", threshold),
+                "decay": self._number(f"{name}.decay", decay),
                 "input_scale": input_scale,
-                "v_init": v_init,
+                "v_init": self._number(f"{name}.v_init", v_init),
                 "soft_reset": soft_reset,
+                "max_spikes": max_spikes,
             }
         )
         return name
@@ -87,7 +131,7 @@ class Graph:
         shape: Sequence[int],
         projections: Sequence[Description] = (),
         currents: Sequence[str] = (),
-        bias: np.ndarray | None = None,
+        bias: Any = None,
     ) -> str:
         """A sum over ``[C, H, W]`` or tokens ``[C, N]``; ``bias [C]``."""
         self.currents.append(
@@ -106,23 +150,27 @@ class Graph:
         name: str,
         kind: str,
         source: str,
-        weight: np.ndarray | None = None,
+        weight: Any = None,
         *,
         stride: int = 1,
         padding: int = 0,
         channel_offset: int = 0,
+        clocked_only: bool = False,
     ) -> Description:
         """A description for :meth:`add_current`.
 
         ``kind`` is ``"conv"`` (weight ``[out, in, kh, kw]``), ``"linear"`` (``[out, in]``, at every
         position), ``"token_mix"`` (``[heads, tokens out, tokens in]``), or ``"mean"`` over
         positions and time (no weight). It writes the channels from ``channel_offset`` on.
+        ``clocked_only`` marks what means something only where time has steps, so that an
+        event-driven executor can refuse it.
         """
         description: Description = {
             "name": name,
             "kind": kind,
             "source": source,
             "channel_offset": channel_offset,
+            "clocked_only": clocked_only,
         }
         if kind == "conv":
             description |= {"stride": stride, "padding": padding}
@@ -130,8 +178,18 @@ class Graph:
             description["weight"] = self._add_tensor(f"{name}.weight", weight)
         return description
 
-    def _add_tensor(self, name: str, value: np.ndarray) -> str:
-        self.tensors[name] = np.ascontiguousarray(value, dtype=np.float32)
+    def neuron_value(self, population: Description, key: str) -> Any:
+        """Threshold, decay or v_init of a float32 population: a number, or float64 ``[C]``."""
+        value = population[key]
+        return self.tensors[value].astype(np.float64) if isinstance(value, str) else value
+
+    def _number(self, name: str, value: Any) -> float | str:
+        """A number as it is; an array becomes a tensor of that name."""
+        array = _as_array(value)
+        return self._add_tensor(name, array) if array.ndim else array.item()
+
+    def _add_tensor(self, name: str, value: Any) -> str:
+        self.tensors[name] = np.ascontiguousarray(_as_array(value), dtype=np.float32)
         return name
 
     def description(self) -> Description:
@@ -143,7 +201,16 @@ class Graph:
             "input_shift": self.input_shift,
             "populations": self.populations,
             "currents": self.currents,
+            "mean": self.mean,
+            "std": self.std,
+            "step_us": self.step_us,
         }
+
+
+def _as_array(value: Any) -> np.ndarray:
+    """Of a number, a sequence, an array or a tensor on any device, which may need gradients."""
+    detach = getattr(value, "detach", None)
+    return np.asarray(value if detach is None else detach().cpu())
 
 
 def _three(shape: Sequence[int]) -> list[int]:

@@ -86,6 +86,7 @@ class _Quantizer:
         self.graph = Graph(
             steps=graph.steps, batch_first=graph.batch_first, precision="int8",
             input_shift=min(max(shift, 0), 24),
+            mean=graph.mean, std=graph.std, step_us=graph.step_us,
         )  # fmt: skip
         self.currents = {c["name"]: c for c in graph.currents}
         self.kinds = {p["name"]: p["kind"] for p in graph.populations}
@@ -246,23 +247,34 @@ class _Quantizer:
             bias = np.zeros(classes) if bias is None else bias
             new["bias"] = self._add(f"{name}.bias", bias, np.float32)
         elif kind == "lif":
-            if population["v_init"] != 0 or population["input_scale"] <= 0:
+            threshold, decay, v_init = (
+                self.source.neuron_value(population, key)
+                for key in ("threshold", "decay", "v_init")
+            )
+            if np.any(v_init) or population["input_scale"] <= 0:
                 raise ValueError(
                     f"int8: {name}: v_init must be 0 and input_scale positive, got "
-                    f"{population['v_init']} and {population['input_scale']}"
+                    f"{v_init} and {population['input_scale']}"
                 )
+            if np.ndim(decay):
+                raise ValueError(f"int8: {name}: decay must be one number, got one per channel")
             unit = self.units[population["current"]] * population["input_scale"]
-            steps = population["threshold"] / unit
+            if np.ndim(threshold) and np.ndim(unit) == 2:
+                raise ValueError(
+                    f"int8: {name}: threshold must be one number after token mixing, got one per "
+                    "channel"
+                )
+            steps = threshold / unit
             if np.ndim(steps) == 0:
                 steps = np.full(population["shape"][0], steps)
-            threshold = np.clip(np.ceil(steps), -_LIMIT, 2 * _LIMIT - 1)
-            new["threshold"] = self._add(f"{name}.threshold", threshold, np.int32)
+            limited = np.clip(np.ceil(steps), -_LIMIT, 2 * _LIMIT - 1)
+            new["threshold"] = self._add(f"{name}.threshold", limited, np.int32)
             new["reset"] = None
             if population["soft_reset"]:
                 new["reset"] = self._add(
                     f"{name}.reset", np.clip(np.rint(steps), 0, _LIMIT), np.int32
                 )
-            new["decay"] = round(population["decay"] * 2**_DECAY_BITS)
+            new["decay"] = round(decay * 2**_DECAY_BITS)
             for key in ("input_scale", "v_init"):
                 del new[key]
         self.graph.populations.append(new)

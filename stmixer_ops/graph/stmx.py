@@ -20,6 +20,13 @@ _TYPES = {"float32": ("F32", "<f4"), "int32": ("I32", "<i4"), "int16": ("I16", "
 _DTYPES = dict(_TYPES.values())
 _NO_CHECKSUM = b"00000000"
 
+VERSION = "4"
+"""Of the files that are written; those from 3 on are read."""
+
+# What files of version 3 do not say.
+_LIF_DEFAULTS = {"max_spikes": 1}
+_PROJECTION_DEFAULTS = {"clocked_only": False}
+
 
 def encode(graph: Graph) -> bytes:
     """The bytes of the file.
@@ -44,7 +51,7 @@ def encode(graph: Graph) -> bytes:
         offset += value.nbytes
     metadata = {
         "format": "stmx",
-        "version": "3",
+        "version": VERSION,
         "crc32": _NO_CHECKSUM.decode(),
         "graph": json.dumps(graph.description(), default=_plain),
     }
@@ -75,4 +82,9 @@ def decode(content: bytes) -> Graph:
         for name, (code, shape, begin) in places.items()
     }
     fields = json.loads(text)
-    return Graph(**{key: fields[key] for key in Graph().description()}, tensors=tensors)
+    for population in fields["populations"]:
+        if population["kind"] == "lif":
+            population |= _LIF_DEFAULTS | population
+    for projection in (p for current in fields["currents"] for p in current["projections"]):
+        projection |= _PROJECTION_DEFAULTS | projection
+    return Graph(**fields, tensors=tensors)

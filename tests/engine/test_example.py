@@ -38,6 +38,24 @@ def test_the_example_gives_the_same_logits(program: Path, tmp_path: Path, precis
     assert re.search(r"^[\d.]+ ms \(", run.stdout, re.MULTILINE), run.stdout
 
 
+@pytest.mark.parametrize("option", ["--uint8", "--unit"])
+def test_the_example_normalises_by_what_the_file_says(
+    program: Path, tmp_path: Path, option: str
+) -> None:
+    graph = patch_graph()
+    graph.mean, graph.std = [0.25, 0.5, 0.75], [0.3, 0.6, 0.9]
+    mean, std = (np.float32(v)[:, None, None] for v in (graph.mean, graph.std))
+    engine, model, image = Engine(graph), tmp_path / "model.stmx", tmp_path / "image.raw"
+    engine.save(model)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 8, 6), np.uint8)
+    unit = pixels / np.float32(255)
+    (pixels if option == "--uint8" else unit).tofile(image)
+    run = subprocess.run([program, model, image, option], check=True, capture_output=True)
+    expected = engine((unit - mean) / std)[0]
+    for c, logit in re.findall(r"class (\d+): (\S+)", run.stdout.decode()):
+        assert np.float32(logit) == expected[int(c)]
+
+
 def test_the_example_says_what_is_wrong(program: Path, tmp_path: Path) -> None:
     model, image = tmp_path / "model.stmx", tmp_path / "image.raw"
     Engine(patch_graph()).save(model)
@@ -55,3 +73,5 @@ def test_the_example_says_what_is_wrong(program: Path, tmp_path: Path) -> None:
     assert "cannot read" in complaint(tmp_path / "nothing.stmx", image)
     assert "cannot read" in complaint(tmp_path, image)
     assert "usage" in complaint(model)
+    assert "usage" in complaint(model, image, Path("--fast"))
+    assert "holds no mean and deviation" in complaint(model, image, Path("--uint8"))

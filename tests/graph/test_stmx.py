@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.engine_cases import images, patch_graph
+from support.paths import TESTS
 from support.stmx_cases import file_of, parts_of, seal
 
 from stmixer_ops.engine import Engine, Graph
@@ -156,6 +157,51 @@ HOSTILE = {
 }
 
 
+HOSTILE |= {
+    "graph: has an unknown field 'sparsity'": lambda t, g: g.update(sparsity=0.5),
+    "'lif0' has an unknown field 'dcay'": lambda t, g: _node(g, "lif0").update(dcay=0.5),
+    "'conv1' has an unknown field 'dilation'": lambda t, g: _node(g, "conv1").update(dilation=2),
+    "'c0' has an unknown field 'scale'": lambda t, g: _node(g, "c0").update(scale=None),
+    "'input' has an unknown field 'current'": lambda t, g: _node(g, "input").update(current="c0"),
+    "'max_spikes' must be an integer": lambda t, g: _node(g, "lif0").update(max_spikes=1.5),
+    "'lif0': max_spikes must be at least 1": lambda t, g: _node(g, "lif0").update(max_spikes=0),
+    "'lif0': max_spikes is 4, but": lambda t, g: _node(g, "lif0").update(max_spikes=4),
+    "'threshold' must be a number or": lambda t, g: _node(g, "lif0").update(threshold="high"),
+    "'lif0': threshold must hold 4 values, got 5": lambda t, g: _per_channel(t, g, "threshold"),
+    "'lif0': v_init must hold 4 values, got 5": lambda t, g: _per_channel(t, g, "v_init"),
+    "'clocked_only' must be true": lambda t, g: _node(g, "conv1").update(clocked_only=1),
+    "'mean' must be a list": lambda t, g: g.update(mean=0.5),
+    "'std' must be a list of numbers": lambda t, g: g.update(std=["1", "1"]),
+    "'input': mean must hold 2 values, got 3": lambda t, g: g.update(mean=[0, 0, 0], std=[1, 1]),
+    "'input': std must hold 2 values, got 0": lambda t, g: g.update(mean=[0, 0]),
+    "'input': mean holds a value": lambda t, g: g.update(mean=[0, float("nan")], std=[1, 1]),
+    "'std' must be positive, got 0": lambda t, g: g.update(mean=[0, 0], std=[1, 0.0]),
+    "'step_us' must be an integer": lambda t, g: g.update(step_us=0.5),
+    "'step_us' must be positive": lambda t, g: g.update(step_us=-1),
+}
+
+
+def _per_channel(table: dict, description: dict, key: str) -> None:
+    """A value for each channel from a tensor of five; the population has four channels."""
+    _node(description, "lif0")[key] = "head.bias"
+    next(c for c in description["currents"] if c["name"] == "head")["bias"] = None
+
+
+@pytest.mark.parametrize("version", ["3", "4"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_files_of_every_version_run_as_they_did(version: str, precision: str) -> None:
+    """Written, and their logits and spikes recorded, by the code that wrote that version."""
+    stem = TESTS / "fixtures" / "stmx" / f"v{version}_{precision}"
+    content = stem.with_suffix(".stmx").read_bytes()
+    assert f'"version": "{version}"'.encode() in content
+    recorded = np.load(stem.with_suffix(".npz"))
+    engine = Engine.load(content)
+    for again in (engine, Engine(engine.graph)):  # as it is, and written anew
+        result = again.run(recorded["x"])
+        np.testing.assert_array_equal(result.logits, recorded["logits"], strict=True)
+        assert [layer.spikes for layer in result.stats] == list(recorded["spikes"])
+
+
 @pytest.mark.parametrize("message", HOSTILE)
 def test_hostile_descriptions(saved: Path, message: str) -> None:
     _rewrite(saved, HOSTILE[message])
@@ -263,8 +309,10 @@ def test_names_of_any_script_and_other_spellings(saved: Path, tmp_path: Path) ->
 
 
 def test_other_versions_and_missing_files(saved: Path, tmp_path: Path) -> None:
-    saved.write_bytes(saved.read_bytes().replace(b'"version": "3"', b'"version": "9"'))
-    with pytest.raises(ValueError, match="version is '9'"):
-        Engine.load(saved)
+    content = saved.read_bytes()
+    for version in ("", "2", "5", "9", "34", "3.0"):
+        saved.write_bytes(content.replace(b'"version": "4"', f'"version": "{version}"'.encode()))
+        with pytest.raises(ValueError, match=f"version is '{version}', this one reads 3 and 4"):
+            Engine.load(saved)
     with pytest.raises(FileNotFoundError):
         Engine.load(tmp_path / "nowhere.stmx")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -100,12 +101,18 @@ class Oracle:
             if p["kind"] != "lif":
                 continue
             x, fired = self.current(p["current"]), self.emitted[p["name"]]
-            v, u = np.full(x.shape[1:], p["v_init"]), np.empty_like(x)
+            threshold, decay, v = (self.of_neurons(p[k]) for k in ("threshold", "decay", "v_init"))
+            u = np.empty_like(x)
             for t in range(self.steps):
-                v = p["decay"] * v + p["input_scale"] * x[t]
-                u[t] = v - p["threshold"]
-                v = v - p["threshold"] * fired[t] if p["soft_reset"] else v * (1 - fired[t])
+                v = decay * v + p["input_scale"] * x[t]
+                u[t] = v - threshold
+                v = v - threshold * fired[t] if p["soft_reset"] else v * (1 - fired[t])
             yield p["name"], u, fired
+
+    def of_neurons(self, value: float | str) -> np.ndarray:
+        """A number, or the tensor of one per channel, for ``[B, C, N]``."""
+        values = self.graph.tensors[value] if isinstance(value, str) else value
+        return np.asarray(values, np.float64).reshape(-1, 1)
 
     def logits(self) -> np.ndarray:
         readout = next(p for p in self.graph.populations if p["kind"] == "readout")
@@ -216,7 +223,7 @@ def patch_graph(
     classes: int = 5,
     seed: int = 0,
     overlap: int = 0,
-    **lif: float | bool,
+    **lif: Any,
 ) -> Graph:
     """A small network with each kind of node: convolutions, concatenation (of which `overlap`
     channels are written twice, or if negative never), token mixing, a residual stream that several

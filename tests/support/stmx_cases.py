@@ -6,7 +6,7 @@ import json
 import zlib
 from typing import Any
 
-MAGIC = b'{"__metadata__": {"format": "stmx", "version": "3", "crc32": "'
+MAGIC = b'{"__metadata__": {"format": "stmx", "version": "4", "crc32": "'
 
 
 def seal(rest: bytes, data: bytes) -> bytes:

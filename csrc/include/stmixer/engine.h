@@ -31,8 +31,11 @@ struct Input {
 // What a population did during one run, all steps and images together.
 struct Activity {
   int64_t spikes = 0;
-  int64_t synops =
-      0;  // weights those spikes added, border and stride of convolutions accounted for
+  union {
+    // Synaptic operations: weights those spikes added, fewer at the border of a convolution.
+    int64_t sops = 0;
+    int64_t synops;  // its former name
+  };
 };
 
 // A step of an engine: a layer, or the spike lists that layers read.
@@ -44,7 +47,10 @@ struct StepInfo {
 // What a step did during one run, all time steps and images together.
 struct Work {
   double seconds = 0;
-  int64_t synops = 0;      // weights it added because of spikes
+  union {
+    int64_t sops = 0;  // weights it added because of spikes
+    int64_t synops;    // its former name
+  };
   int64_t list_bytes = 0;  // of spike lists, written or read
 };
 

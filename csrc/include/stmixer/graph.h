@@ -59,11 +59,17 @@ struct Population {
   // v = decay * v + input_scale * x, spike where v >= threshold; then v = 0, or, with soft reset,
   // v -= threshold. Every run starts at v_init.
   float threshold = 1.0f, decay = 0.5f, input_scale = 1.0f, v_init = 0.0f;
+  // Per channel, in place of the number of that name; or empty.
+  std::vector<float> channel_threshold, channel_decay, channel_v_init;
   bool soft_reset = false;
+  // The most spikes of a neuron in one step: as many as thresholds fit into v.
+  int max_spikes = 1;
   // Of an int8 network, per channel (after token mixing per head and token), in units of what it
-  // integrates; the decay in units of 2^-15. A soft reset subtracts `integer_reset`.
-  std::vector<int32_t> integer_threshold, integer_reset;
+  // integrates; decays in units of 2^-15. A soft reset subtracts `integer_reset`. The decay may be
+  // one number for all; without initial membranes these are 0.
+  std::vector<int32_t> integer_threshold, integer_reset, integer_v_init;
   int integer_decay = 0;
+  std::vector<int32_t> channel_integer_decay;
   // Of its readout, per class: logit = scale * sum + bias.
   std::vector<float> scale, bias;
 };
@@ -79,7 +85,8 @@ struct Projection {
   Kind kind = Kind::conv;
   std::string source;  // a population, or a current whose real values are read
   int stride = 1, padding = 0;
-  int channel_offset = 0;  // its first output channel within the current: concatenation
+  int channel_offset = 0;     // its first output channel within the current: concatenation
+  bool clocked_only = false;  // means something only where time has steps
   std::vector<int> weight_shape;
   Array<float> weight;
   // Of an int8 network: the weights, of 8 bits or of 16. Sums enter the current as
@@ -108,6 +115,9 @@ struct Graph {
   int input_shift = 0;
   int steps = 1;             // for which a static image is meant to be shown
   bool batch_first = false;  // whether Python takes sequences as [B, T, C, H, W]
+  // How values in [0, 1] become the input: (x - mean) / std, per channel; or empty.
+  std::vector<float> mean, std;
+  int64_t step_us = 0;  // microseconds that a time step stands for; 0: not said
 };
 
 // The network that a `.stmx` file holds. Throws std::invalid_argument, naming the file and what is
