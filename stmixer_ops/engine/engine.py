@@ -46,11 +46,13 @@ class Engine:
     """A spiking network that runs on the CPU, step by step: a spike adds a row of weights.
 
     Made of a trained model by :meth:`compile`, of a file by :meth:`load`, or of a network of your
-    own, described as a :class:`~stmixer_ops.Graph` (which has an example). Takes images ``[B, C, H, W]`` (repeated for the
-    model's T steps) or sequences ``[T, B, C, H, W]`` with a T of their own (``[B, T, ...]`` for a
-    ``batch_first`` model): finite float32, NumPy or CPU torch; results are of the same kind.
-    Results do not depend on batch, number of threads or instruction set, to the last bit. Several
-    threads may call one engine at once.
+    own, described as a :class:`~stmixer_ops.Graph`, whose documentation has an example.
+
+    Takes images ``[B, C, H, W]`` (repeated for the model's T steps) or sequences
+    ``[T, B, C, H, W]`` with a T of their own (``[B, T, ...]`` for a ``batch_first`` model): finite
+    float32, NumPy or CPU torch; results are of the same kind. Results do not depend on batch,
+    number of threads or instruction set, to the last bit. Several threads may call one engine at
+    once.
 
     Attributes:
         precision: ``"fp32"`` or ``"int8"``.

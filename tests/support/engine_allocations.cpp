@@ -98,6 +98,20 @@ Graph make_graph() {
   return g;
 }
 
+bool sops_keep_their_former_name(const std::vector<float>& image, std::vector<float>& logits) {
+  const Engine engine(make_graph(), 1);
+  std::vector<Activity> activity(3);
+  std::vector<Work> work(engine.steps().size());
+  Recording recording;
+  recording.activity = &activity;
+  recording.work = &work;
+  engine.run({image.data(), 3, 2, false, 0, 3 * 8 * 8}, logits.data(), &recording);
+  bool good = activity[0].sops > 0;
+  for (const Activity& a : activity) good &= a.sops == a.synops;
+  for (const Work& w : work) good &= w.sops == w.synops;
+  return good;
+}
+
 }  // namespace
 
 int main() {
@@ -118,5 +132,5 @@ int main() {
     later += allocations.exchange(0);
   }
   std::printf("first %s\nlater %ld\n", first > 0 ? "some" : "none", later);
-  return 0;
+  return sops_keep_their_former_name(image, logits) ? 0 : 1;
 }
