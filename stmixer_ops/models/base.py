@@ -251,8 +251,3 @@ class SpikingClassifier(nn.Module):
                 module.num_tokens = self.num_tokens
         cfg = {**self.default_cfg, "input_size": (self.in_channels, *self.img_size)}
         self.default_cfg = self.pretrained_cfg = cfg
-
-    def real_valued(self) -> Iterator[nn.Module]:
-        """The readout sees a real-valued mean (the patch embedding lists its own layers)."""
-        if self.num_classes:
-            yield self.head

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -12,7 +11,6 @@ from ..nn.embed import SPS
 from ..nn.fused import packing, project_then_lif
 from ..nn.layers import CountedLinear, SpikeLinear, channels_first, channels_last, to_tokens
 from ..nn.lif import LIF
-from ..nn.synapse import Synapse
 from ..surrogate import Sigmoid
 from .base import SpikingClassifier
 from .keywords import input_channels, lif_options
@@ -62,9 +60,6 @@ class SpikformerMLP(nn.Module):
         )
         (s, _), _ = project_then_lif(self.fc2, self.bn2, self.lif2, spikes)
         return s
-
-    def synapses(self) -> Iterator[Synapse]:
-        yield Synapse(self.lif1, self.fc2)
 
 
 class SpikformerBlock(nn.Module):
@@ -177,15 +172,3 @@ class Spikformer(SpikingClassifier):
         for block in self.blocks:
             y = self.run_block(block, block, y)
             yield channels_first(y)
-
-    def synapses(self) -> Iterator[Synapse]:
-        # Every population that adds to the stream is read by all branches that come after it.
-        blocks: list[Any] = list(self.blocks)
-        branches = [branch for block in blocks for branch in (block.attn, block.mlp)]
-        for i, branch in enumerate(branches):
-            readers = [branch.q, branch.k, branch.v] if isinstance(branch, SSA) else [branch.fc1]
-            for reader in readers:
-                yield from self.patch_embed.stream_synapses(reader)
-                for before in branches[:i]:
-                    source = before.proj_lif if isinstance(before, SSA) else before.lif2
-                    yield Synapse(source, reader)

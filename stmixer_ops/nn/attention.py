@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from .fused import Spikes, batch_norm, fire, packing, project, project_then_lif
 from .layers import CountedLinear, SpikeLinear, check_heads, from_tokens, to_tokens
 from .lif import LIF, check_lif_options
-from .synapse import Synapse
+from .products import attention
+from .recorder import counted_as
 
 
 class SSA(nn.Module):
@@ -76,7 +75,8 @@ class SSA(nn.Module):
         """What ``proj`` reads, from the input with channels innermost."""
         q, k, v = (self._heads(name, spikes) for name in ("q", "k", "v"))
         # Integers, so the order does not matter: k^T v first costs N d^2, not N^2 d.
-        y = (q @ (k.transpose(-1, -2) @ v)) * self.scale
+        with counted_as(lambda: attention(q, k, v)):
+            y = (q @ (k.transpose(-1, -2) @ v)) * self.scale
         return fire(self.attn_lif, y.transpose(2, 3).flatten(3), pack=packing(self.proj_bn))
 
     def _heads(self, name: str, spikes: Spikes) -> Tensor:
@@ -92,33 +92,3 @@ class SSA(nn.Module):
         else:
             (y, _), _ = project_then_lif(self.proj, self.proj_bn, self.proj_lif, spikes)
         return from_tokens(y, x.shape)
-
-    def input_synapses(self, source: LIF) -> Iterator[Synapse]:
-        """The projections of ``source``, whose spikes are (part of) the input."""
-        for name in ("q", "k", "v"):
-            yield Synapse(source, getattr(self, name))
-
-    def synapses(self) -> Iterator[Synapse]:
-        yield Synapse(self.k_lif, _Scores(), (self.q_lif,))
-        yield Synapse(self.v_lif, _Values())
-        yield Synapse(self.attn_lif, self.proj)
-
-
-class _Values:
-    """``scores @ v``: each spike of v adds one column of N scores."""
-
-    def operations(self, v: Tensor) -> int:
-        return int(v.sum()) * v.shape[3]
-
-    def dense_macs(self, shape: torch.Size) -> int:
-        return shape.numel() * shape[3]
-
-
-class _Scores:
-    """``q k^T``: one addition per pair of a q and a k spike in the same channel."""
-
-    def dense_macs(self, shape: torch.Size) -> int:
-        return shape.numel() * shape[3]
-
-    def operations(self, k: Tensor, q: Tensor) -> int:
-        return int((q.sum(3, dtype=torch.int64) * k.sum(3, dtype=torch.int64)).sum())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -24,7 +23,6 @@ from .fused import (
 )
 from .layers import STM, SpikeLinear, check_heads, from_tokens, to_tokens
 from .lif import LIF, check_lif_options
-from .synapse import Synapse
 
 
 class TokenMixer(nn.Module):
@@ -81,14 +79,6 @@ class TokenMixer(nn.Module):
         spikes = self.spikes(fire(self.lif1, tokens, pack=packing(self.bn1)))
         return from_tokens(batch_norm(self.bn2, project(self.fc2, spikes)), x.shape)
 
-    def synapses(self) -> Iterator[Synapse]:
-        yield Synapse(self.lif1, self.fc1)
-        if self.mixer == "stm":
-            yield Synapse(self.lif2, self.stm)
-        else:
-            yield from self.ssa.input_synapses(self.lif2)
-        yield Synapse(self.lif3, self.fc2)
-
 
 class ChannelMLP(nn.Module):
     """LIF, 1x1 (C to rC), BN, LIF, 1x1 (rC to C), BN: the second branch of a block.
@@ -124,10 +114,6 @@ class ChannelMLP(nn.Module):
         tokens = to_tokens(x, self.dim)
         spikes = self.spikes(fire(self.lif1, tokens, pack=packing(self.bn1)), wants_bits())
         return from_tokens(batch_norm(self.bn2, project(self.fc2, spikes)), x.shape)
-
-    def synapses(self) -> Iterator[Synapse]:
-        yield Synapse(self.lif1, self.fc1)
-        yield Synapse(self.lif2, self.fc2)
 
 
 class STMBlock(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -13,7 +12,6 @@ from .._numbers import integer
 from .fused import Folded, Pack, Spikes, batch_norm, dense, project, project_then_lif
 from .layers import SpikeConv2d, channels_first, channels_last, check_floating, kaiming_fan_out_
 from .lif import LIF, autocast_input, check_lif_options
-from .synapse import Projection, Synapse
 
 
 class InputConv2d(nn.Conv2d):
@@ -142,17 +140,6 @@ class IPSPS(_PatchSplitting):
             y = stage.run(y, pack="only" if reads_bits else False)
         return channels_first(torch.cat([self.protect.run((x, None))[0], y[0]], dim=-1))
 
-    def real_valued(self) -> Iterator[nn.Module]:
-        """The layers whose input is not spikes (multiply-accumulates)."""
-        first: Any = self.main[0]
-        yield first.conv
-        yield self.protect.conv
-
-    def synapses(self) -> Iterator[Synapse]:
-        stages: list[Any] = list(self.main)
-        for before, after in pairwise(stages):
-            yield Synapse(before.lif, after.conv)
-
 
 class SPS(_PatchSplitting):
     """Spiking patch splitting (Spikformer): convolutions with LIF, max-pooled after the LIF.
@@ -193,34 +180,3 @@ class SPS(_PatchSplitting):
         for i, stage in enumerate(self.main):
             y = self._pooled(i, stage(y))
         return y + self.position(y)
-
-    def real_valued(self) -> Iterator[nn.Module]:
-        """The layers whose input is not spikes (multiply-accumulates)."""
-        first: Any = self.main[0]
-        yield first.conv
-
-    def synapses(self) -> Iterator[Synapse]:
-        stages: list[Any] = [*self.main, self.position]
-        for i, (stage, after) in enumerate(pairwise(stages)):
-            yield Synapse(stage.lif, _Pooled(self, i, after.conv))
-
-    def stream_synapses(self, reader: Projection) -> Iterator[Synapse]:
-        """Projections of the two populations that make up the output, for one ``reader`` of it."""
-        last: Any = self.main[-1]
-        position: Any = self.position
-        yield Synapse(last.lif, _Pooled(self, len(self.main) - 1, reader))
-        yield Synapse(position.lif, reader)
-
-
-class _Pooled:
-    """A projection that reads the neurons of one stage through the max-pool."""
-
-    def __init__(self, sps: SPS, stage: int, reader: Projection) -> None:
-        self._pool = lambda spikes: sps._pooled(stage, spikes)
-        self._reader = reader
-
-    def operations(self, spikes: Tensor) -> int:
-        return self._reader.operations(self._pool(spikes.float()))
-
-    def dense_macs(self, shape: torch.Size) -> int:
-        return self._reader.dense_macs(self._pool(torch.empty(shape, device="meta")).shape)

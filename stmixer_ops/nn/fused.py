@@ -70,7 +70,7 @@ def fire(lif: nn.Module, x: Tensor, *, pack: Pack = False) -> Spikes:
     out = F.lif(x, pack=pack, **lif.options())
     spikes: Spikes = (None, out) if pack == "only" else out
     if LIF.observers:
-        lif.observe(channels_first(dense(spikes, x.shape[-1], x.dtype)))
+        lif.observe(channels_first(dense(spikes, x.shape[-1], x.dtype)), spikes[1])
     return spikes
 
 
@@ -159,7 +159,7 @@ def _conv_lif(
     if pack != "only":
         fired = results[0], results[-1] if pack else None
     if LIF.observers:
-        lif.observe(channels_first(dense(fired, weight.shape[0], weight.dtype)))
+        lif.observe(channels_first(dense(fired, weight.shape[0], weight.dtype)), fired[1])
     return fired, None if stream is None else results[1]
 
 
@@ -210,8 +210,8 @@ def _bn_lif(
         **lif.options(),
     )
     results = out if isinstance(out, tuple) else (out,)
-    lif.observe(channels_first(results[0]))
     spikes = results[0], results[-1] if pack else None
+    lif.observe(channels_first(results[0]), spikes[1])
     return spikes, None if residual is None else results[1]
 
 
@@ -250,5 +250,5 @@ def mix_then_lif(
     out = F.token_mix_lif(channels_first(x), weight, channels=channels, pack=pack, **lif.options())
     fired: Spikes = (None, channels_last(out)) if pack == "only" else (channels_last(out), None)
     if LIF.observers:
-        lif.observe(channels_first(dense(fired, channels, weight.dtype)))
+        lif.observe(channels_first(dense(fired, channels, weight.dtype)), fired[1])
     return fired

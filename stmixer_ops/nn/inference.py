@@ -14,8 +14,8 @@ from .embed import InputConv2d
 from .fused import Folded, has_hooks
 from .layers import CountedLinear, SpikeConv2d, SpikeLinear
 from .lif import LIF
-from .recorder import unwrap
 from .sml import SurrogateModule
+from .wrappers import unwrap
 
 _LAYERS = (SpikeLinear, CountedLinear, SpikeConv2d, InputConv2d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)

@@ -93,14 +93,6 @@ class CountedLinear(nn.Linear):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def operations(self, spikes: Tensor) -> int:
-        """Synaptic operations that ``spikes [T, B, C, N]`` cause here."""
-        return int(spikes.sum()) * self.out_features
-
-    def dense_macs(self, shape: torch.Size) -> int:
-        """Multiply-accumulates for an input of that ``shape [T, B, C, N]``."""
-        return shape.numel() * self.out_features
-
 
 class SpikeLinear(CountedLinear):
     """``nn.Linear`` of spikes ``[..., C]``, 0 or 1: in training it keeps one bit of each."""
@@ -126,32 +118,6 @@ class SpikeConv2d(nn.Conv2d):
         if self.bias is not None:
             y = y + self.bias.to(y.dtype)[:, None, None]
         return channels_first(channels_last(y).contiguous())
-
-    def operations(self, spikes: Tensor) -> int:
-        """Synaptic operations that ``spikes [T, B, C, H, W]`` cause here, borders considered."""
-        per_pixel = spikes.sum((0, 1, 2), dtype=torch.int64).cpu()
-        rows, columns = (
-            _windows(size, self.kernel_size[0], self.stride[0], int(self.padding[0]))
-            for size in per_pixel.shape
-        )
-        return int((per_pixel * rows[:, None] * columns).sum()) * self.out_channels
-
-    def dense_macs(self, shape: torch.Size) -> int:
-        """Multiply-accumulates for an input of that ``shape``, padding counted as is usual."""
-        kernel, stride, padding = self.kernel_size, self.stride, self.padding
-        pixels = math.prod(
-            (size + 2 * int(padding[i]) - kernel[i]) // stride[i] + 1
-            for i, size in enumerate(shape[3:])
-        )
-        return shape[:2].numel() * pixels * self.weight.numel()
-
-
-def _windows(size: int, kernel: int, stride: int, padding: int) -> Tensor:
-    """For each of ``size`` positions along an axis, how many kernel windows cover it."""
-    outputs = (size + 2 * padding - kernel) // stride + 1
-    taps = torch.arange(outputs)[:, None] * stride + torch.arange(kernel) - padding
-    taps = taps[(taps >= 0) & (taps < size)]
-    return torch.bincount(taps, minlength=size)
 
 
 class STM(nn.Module):
@@ -179,14 +145,6 @@ class STM(nn.Module):
     def forward(self, s: Tensor) -> Tensor:
         s = autocast_input(s)
         return F.token_mix(s, autocast_input(self.weight))
-
-    def operations(self, spikes: Tensor) -> int:
-        """Synaptic operations that ``spikes [T, B, C, N]`` cause here."""
-        return int(spikes.sum()) * self.num_tokens
-
-    def dense_macs(self, shape: torch.Size) -> int:
-        """Multiply-accumulates for an input of that ``shape [T, B, C, N]``."""
-        return shape.numel() * self.num_tokens
 
     def extra_repr(self) -> str:
         return f"num_tokens={self.num_tokens}, num_heads={self.num_heads}"

@@ -150,11 +150,12 @@ class LIF(nn.Module):
             return out[0], out[1] + self.v_reset
         return out
 
-    def observe(self, spikes: Tensor) -> None:
-        """Tell the active recorders what fired: ``[T, B, C, ...]``, whoever computed it."""
+    def observe(self, spikes: Tensor, bits: Tensor | None = None) -> None:
+        """Tell the active recorders what fired: ``[T, B, C, ...]``, whoever computed it, and the
+        same as bits where a layer may read those."""
         if LIF.observers:
             for recorder in LIF.observers:
-                recorder.report(self, spikes)
+                recorder.report(self, spikes, bits)
 
     def extra_repr(self) -> str:
         text = f"threshold={self.threshold}, decay={self.decay}, reset={self.reset_mode!r}"

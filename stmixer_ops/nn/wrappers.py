@@ -1,0 +1,38 @@
+"""Modules that only stand around another one, and the names of what is inside."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+_WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel, AveragedModel)
+
+
+def inner(module: nn.Module) -> nn.Module | None:
+    """What a wrapper of ``torch.compile``, data-parallel or averaging stands around, else None."""
+    compiled = getattr(module, "_orig_mod", None)
+    if isinstance(compiled, nn.Module):
+        return compiled
+    return module.module if isinstance(module, _WRAPPERS) else None
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module inside all wrappers."""
+    while (inside := inner(model)) is not None:
+        model = inside
+    return model
+
+
+def module_paths(model: nn.Module) -> dict[nn.Module, str]:
+    """All modules of ``model`` and their (first) paths, to which wrappers add nothing."""
+    paths: dict[nn.Module, str] = {}
+
+    def walk(module: nn.Module, path: str) -> None:
+        module = unwrap(module)
+        if module not in paths:
+            paths[module] = path
+            for name, child in module.named_children():
+                walk(child, f"{path}.{name}" if path else name)
+
+    walk(model, "")
+    return paths
