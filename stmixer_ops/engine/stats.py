@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
+from ..measure.energy import Costs, Row
+
 
 @dataclass(frozen=True)
 class LayerStats:
@@ -38,7 +40,7 @@ class LayerStats:
         return getattr(self, key)
 
 
-class Stats(Sequence[LayerStats]):
+class Stats(Costs, Sequence[LayerStats]):
     """The layers of one run in order of execution; by index or by module path.
 
     Attributes:
@@ -78,6 +80,11 @@ class Stats(Sequence[LayerStats]):
     @property
     def macs(self) -> int:
         return sum(layer.macs for layer in self)
+
+    def layer_totals(self) -> Iterator[Row]:
+        for layer in self:
+            rate = layer.rate if layer.neurons else None
+            yield Row(layer.name, rate, layer.spikes, layer.macs, layer.synops, layer.neurons)
 
     def __repr__(self) -> str:
         return (

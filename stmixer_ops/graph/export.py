@@ -14,7 +14,7 @@ from ..nn.block import ChannelMLP, TokenMixer
 from ..nn.embed import ConvBNLIF
 from ..nn.fused import Folded
 from ..nn.inference import fold_obstacle, folded_values
-from ..nn.recorder import unwrap
+from ..nn.wrappers import unwrap
 from .graph import Description, Graph
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import record
-from .energy import Cost, Row
+from .energy import Cost
 
 
 @torch.inference_mode()
@@ -16,11 +16,6 @@ def measure_cost(model: nn.Module, images: Tensor, batch_size: int = 64) -> Cost
     with record(model, keep_spikes=False) as counter:
         for batch in images.split(batch_size):
             model(batch)
-    count = counter.images
-    rows = [Row(path, None, 0.0, macs / count, 0.0) for path, macs in counter.macs.items()]
-    rows += [
-        Row(path, counter.rates[path], spikes / count, 0.0, counter.sops.get(path, 0) / count)
-        for path, spikes in counter.counts.items()
-    ]
+    rows = [row.per(counter.images) for row in counter.layer_totals()]
     rate = sum(counter.counts.values()) / sum(counter.neuron_steps.values())
     return Cost(rows, rate)

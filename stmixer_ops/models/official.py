@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..nn.recorder import unwrap
+from ..nn.wrappers import unwrap
 from .fitting import fit_weights, log_notes
 from .spikformer import Spikformer
 from .stmixer import STMixer

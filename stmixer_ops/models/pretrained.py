@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..nn.recorder import unwrap
+from ..nn.wrappers import unwrap
 from .fitting import fit_weights, log_notes
 from .official import official_names, translate
 from .resample import Grid

@@ -57,7 +57,8 @@ _RULES = {
     **_all(
         "__lshift__ __rshift__ adaptive_max_pool2d adaptive_max_pool3d amax any"
         " bitwise_left_shift bitwise_right_shift clamp clamp_max clamp_min cummax gt max"
-        " max_pool2d_with_indices max_pool3d_with_indices ne sign sort stmixer::pack_rows stmixer::unpack_rows topk",
+        " max_pool2d_with_indices max_pool3d_with_indices ne sign sort stmixer::pack_rows"
+        " stmixer::unpack_rows topk",
         (0,),
         False,
     ),

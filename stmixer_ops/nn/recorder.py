@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import TracebackType
@@ -16,14 +17,15 @@ from torch.nn.modules import module as module_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..measure.energy import picojoules
+from ..measure.energy import Costs, Row
+from ..measure.table import energy, quantity
 from .lif import LIF
 from .origins import Origins, Shares, is_plain_tensor, name_of
 from .products import PRODUCTS, Product, attention, is_unknown_product
 from .wrappers import module_paths, unwrap
 
 
-class record:
+class record(Costs):
     """Context manager: spikes, rates, operations and energy of a model that holds LIFs.
 
     ::
@@ -120,12 +122,30 @@ class record:
         """LIFs in their order of execution, then what could not be told apart."""
         return {path: values[path] for path in [*self.counts, *values] if path in values}
 
-    def energy(self) -> float:
-        """Picojoules per image by the field's convention: 4.6 per MAC, 0.9 per SOP."""
-        if self.images == 0:
-            return 0.0
-        macs, sops = sum(self.macs.values()), sum(self.sops.values())
-        return picojoules(macs, sops) / self.images
+    def layer_totals(self) -> Iterator[Row]:
+        """Layers that read real numbers, then populations of neurons."""
+        for path, macs in self.macs.items():
+            yield Row(path, None, 0, macs, 0)
+        sops = self.sops
+        for path, spikes in self.counts.items():
+            neurons = self.neuron_steps[path] // self._image_steps[path]
+            yield Row(path, self.rates[path], spikes, 0, sops.pop(path, 0), neurons)
+        for path, operations in sops.items():
+            yield Row(path, None, 0, 0, operations)
+
+    def table(self) -> str:
+        lines = [f"uncounted: {path}: {reason}" for path, reason in self.uncounted.items()]
+        return "\n".join([super().table(), *lines])
+
+    def __repr__(self) -> str:
+        neuron_steps = sum(self.neuron_steps.values())
+        text = (
+            f"record({len(self.counts)} LIFs, {self.images} images: "
+            f"rate {sum(self.counts.values()) / max(neuron_steps, 1):.3f}, "
+            f"{quantity(sum(self.sops.values()))} SOPs, {quantity(sum(self.macs.values()))} MACs, "
+            f"{energy(self.energy())} per image"
+        )
+        return text + (f", {len(self.uncounted)} uncounted)" if self.uncounted else ")")
 
     def __enter__(self) -> record:
         if self._active is not None:
@@ -133,6 +153,9 @@ class record:
         self._thread = threading.get_ident()
         with ExitStack() as stack:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
+            # torch.compile warns of global hooks: they see its wrappers, which _stack expects.
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "Using `torch.compile.module.` when there are global")
             stack.enter_context(_Functions(self))
             stack.enter_context(_Operators(self))
             before = module_hooks.register_module_forward_pre_hook(self._enter_module)
@@ -204,7 +227,7 @@ class record:
             self._count_macs(product.macs)
 
     def see(self, name: str, args: tuple[Any, ...]) -> None:
-        """Called for each operator, before it runs."""
+        """Called for each operator that ran."""
         if name not in PRODUCTS:
             if is_unknown_product(name):
                 self._leave_out_if_inside(f"{name}: not known how much it multiplies")
@@ -291,8 +314,9 @@ class _Operators(TorchDispatchMode):
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
+        out = recorder._origins.follow(func, args, kwargs)
         recorder.see(name, args)
-        return recorder._origins.follow(func, args, kwargs)
+        return out
 
 
 class _Functions(TorchFunctionMode):

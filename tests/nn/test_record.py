@@ -204,12 +204,13 @@ def test_only_the_recorded_model_is_seen():
     assert whole.images == 2
 
 
-def test_foreign_models_are_recorded_without_sops():
+def test_plain_layers_count_too():
     model = nn.Sequential(nn.Linear(8, 8), so.LIF(), nn.Linear(8, 8), so.LIF())
     with so.record(model) as r:
         model(torch.randn(3, 2, 5, 8))
     assert list(r.spikes) == ["1", "3"]
-    assert not r.sops
+    assert r.sops == {"1": 8 * r.counts["1"]}  # nothing reads the last spikes
+    assert r.macs == {"0": 3 * 2 * 5 * 64}
 
 
 def test_refuses_what_cannot_be_recorded():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 
 import pytest
 import torch
@@ -251,7 +252,7 @@ JOINS = {
     "strides": (lambda a, b: (a.transpose(1, 2) + b.transpose(1, 2)), lambda a, b: (a, b)),
     "sums of sums": (lambda a, b: (a + b) + 2 * b, lambda a, b: (a, 3 * b)),
     "cat": (lambda a, b: torch.cat([a, b[:1]]), lambda a, b: (a, b[:1])),
-    "views": (lambda a, b: (a + b)[1:, :, ::2].permute(1, 0, 2, 3), lambda a, b: (a[1:, :, ::2], b[1:, :, ::2])),
+    "views": (lambda a, b: (a + b)[1:, :, ::2].mT.mT, lambda a, b: (a[1:, :, ::2], b[1:, :, ::2])),
     "in place": (_in_place, lambda a, b: (a, b[1:])),
     "assembled": (_assembled, lambda a, b: (a, b)),
 }  # fmt: skip
@@ -373,8 +374,6 @@ def test_fused_paths_outside_of_the_models(backend):
     """A folded convolution that reads bits, token mixing called as a function."""
 
     class Net(nn.Module):
-        normalised = {}
-
         def __init__(self) -> None:
             super().__init__()
             self.first = ConvBNLIF(SpikeConv2d(3, 40, 3, 2, 1), so.LIF(0.1))
@@ -426,7 +425,7 @@ UNCOUNTED = {
     "bilinear": (nn.Bilinear(6, 6, 3), lambda layer, s: layer(s, s), "layer", "_trilinear"),
     "foreign": (nn.Identity(), lambda layer, s: mystery(layer(s)), "(model)", "mystery"),
     "distances": (nn.Identity(), lambda layer, s: torch.cdist(s, s), "(model)", "cdist"),
-    "sparse": (nn.Identity(), lambda layer, s: s[0, 0].to_sparse() @ s[0, 0].mT, "(model)", "sparse"),
+    "sparse": (nn.Identity(), lambda _, s: s[0, 0].to_sparse() @ s[0, 0].mT, "(model)", "sparse"),
     "weights": (nn.Identity(), lambda layer, s: F.conv1d(s[0], s[0]), "(model)", "weights"),
 }  # fmt: skip
 
@@ -459,6 +458,56 @@ def test_nothing_but_the_model_counts():
         model(torch.rand(1, 2, 8, 8)) @ torch.rand(5, 5)
     assert set(r.macs) == {"stem"}
     assert "outside" in r.uncounted["(model)"]
+
+
+# -- Table, CSV, repr -----------------------------------------------------------------------------
+
+
+def test_table_and_csv_add_up(tmp_path):
+    model = own().eval()
+    with so.record(model) as r:
+        model(torch.rand(2, 2, 8, 8))
+    r.to_csv(tmp_path / "cost.csv")
+    rows = list(csv.DictReader((tmp_path / "cost.csv").read_text().splitlines()))
+    assert [row["layer"] for row in rows] == ["stem", "lif1", "lif2"]
+    assert [int(row["neurons"]) for row in rows] == [0, 4 * 64, 6 * 16]
+    assert rows[0]["rate"] == "" and float(rows[1]["rate"]) == r.rates["lif1"]
+    totals = {"macs": r.macs, "sops": r.sops, "spikes": r.counts}
+    for field, values in totals.items():
+        assert sum(float(row[field]) for row in rows) == sum(values.values()) / 2
+    assert {row["layer"]: float(row["energy_pj"]) for row in rows} == pytest.approx(r.energies)
+    assert sum(r.energies.values()) == pytest.approx(r.energy())
+    lines = r.table().splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "per",
+        "─" * len(lines[1]),
+        "stem",
+        "lif1",
+        "lif2",
+        "total",
+    ]
+    assert list(tmp_path.iterdir()) == [tmp_path / "cost.csv"]
+    text = repr(r)
+    assert text.startswith("record(2 LIFs, 2 images: rate 0.") and "uncounted" not in text
+    empty = so.record(model)
+    assert empty.energy() == 0 and "0 images" in repr(empty) and "total" in empty.table()
+
+
+def test_engine_has_the_same_table(tmp_path):
+    torch.manual_seed(0)
+    model = so.STMixer(img_size=16, embed_dim=16, depth=2, num_heads=4, threshold=0.3).eval()
+    x = torch.rand(2, 3, 16, 16)
+    with torch.no_grad(), so.record(model) as r:
+        model(x)
+    stats = so.Engine.compile(model).run(x).stats
+    assert stats.energies == pytest.approx(r.energies)
+    assert stats.energy() == pytest.approx(r.energy(), rel=1e-12)
+    assert sorted(stats.table().splitlines()) == sorted(r.table().splitlines())
+    files = [tmp_path / "engine.csv", tmp_path / "torch.csv"]
+    for source, path in zip((stats, r), files, strict=True):
+        source.to_csv(path)
+    engine, torch_ = (sorted(path.read_text().splitlines()) for path in files)
+    assert engine == torch_
 
 
 # -- Calls -----------------------------------------------------------------------------------------
@@ -509,7 +558,7 @@ def test_steps_one_by_one_are_one_image():
 def test_recorders_nest_and_end_with_an_error():
     model = own().eval()
     with so.record(model) as outer:
-        with pytest.raises(RuntimeError), so.record(model) as inner:
+        with pytest.raises(RuntimeError, match="channels"), so.record(model) as inner:
             model(torch.rand(1, 2, 8, 8))
             model(torch.rand(1, 3, 8, 8))
         model(torch.rand(1, 2, 8, 8))
