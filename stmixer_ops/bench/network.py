@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data import first_images, load_stored, normalise
+from ..data import first_images, load_stored, stored_preparation
 from ..measure.rates import fit_rates
 from ..models import create_model
 from ..models.base import SpikingClassifier
@@ -99,9 +99,9 @@ def build(case: Case, folder: Path) -> Network:
 def _trained(case: Case, count: int, folder: Path) -> Network:
     saved = load_checkpoint(str(case.checkpoint))
     data = load_stored(saved.config["data"], saved.path, case.data, case.root)
-    mean, std = (torch.tensor(saved.config["data"][key]) for key in ("mean", "std"))
-    check = normalise(first_images(data.test, count), mean, std)
-    calibration = normalise(first_images(data.train, 2 * count), mean, std)
+    prepare = stored_preparation(saved.config["data"])
+    check = prepare(first_images(data.test, count))
+    calibration = prepare(first_images(data.train, 2 * count))
     if len(check) < count or len(calibration) < 2 * count:
         raise ValueError(f"{data.name}: expected {count} test and {2 * count} training images")
     inputs = f"trained weights, test images of {data.name}"

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from ..data import ImageData, normalise, spread_images
+from ..data import ImageData, spread_images, stored_preparation
 from ..engine import Engine
 from ..engine.disagreement import Disagreement, disagreement
 from ..measure.statistics import paired_interval
@@ -59,8 +57,9 @@ def compare_precisions(
 ) -> Comparison:
     """``stored``: the section ``data`` of the checkpoint."""
     images = spread_images(data.test, COMPARED)
-    x = normalise(images, torch.tensor(stored["mean"]), torch.tensor(stored["std"]))
-    right = [evaluate(e, data.test, stored["mean"], stored["std"]).right for e in (exact, engine)]
+    prepare = stored_preparation(stored)
+    x = prepare(images)
+    right = [evaluate(e, data.test, prepare=prepare).right for e in (exact, engine)]
     fp32, int8 = right
     return Comparison(
         data.name,

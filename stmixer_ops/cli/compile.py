@@ -7,10 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .._files import user_path, write_atomically
-from ..data import ImageData, finds_data, load_stored, normalise, spread_images
+from ..data import ImageData, finds_data, load_stored, spread_images, stored_preparation
 from ..engine import Engine
 from ..engine.calibrate import MAX_SAMPLES
 from ..graph.quantize import int16_layers
@@ -99,7 +97,7 @@ def _compile_int8(
     samples = None
     if data is not None:
         images = spread_images(data.train, args.calibrate or MAX_SAMPLES)
-        samples = normalise(images, torch.tensor(stored["mean"]), torch.tensor(stored["std"]))
+        samples = stored_preparation(stored)(images)
     names = args.int16_layers.split(",") if args.int16_layers else None
     engine = _compiled(model, stored, "int8", samples, int16_layers=names)
     _save(engine, out, stored)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .._files import user_path, write_atomically
 from .._optional import require
-from ..data import ImageData, first_images, load_dataset, normalise
+from ..data import ImageData, first_images, load_dataset
 from ..engine import Engine
 from ..measure.compare import Agreement, compare
 from ..measure.cost import measure_cost
@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def recipes(quick: bool, seed: int) -> dict[int, Recipe]:
     """By T; the network with 4 steps starts from the weights of the one with 1."""
-    first = get_recipe("digits", seed=seed, epochs=7 if quick else 16)
+    first = get_recipe("digits", seed=seed, epochs=7 if quick else 16, warmup_epochs=1)
     later = first.replace(T=4, epochs=1 if quick else 5, lr=6e-3, warmup_epochs=0.5)
     return {1: first, 4: later}
 
@@ -71,9 +71,7 @@ def run(args: argparse.Namespace) -> int:
         require(module, "train", purpose)  # now rather than after the training
     out, display = user_path(args.out), open_display()
     data = load_dataset("digits")
-    images = normalise(
-        first_images(data.test, len(data.test)), torch.tensor(data.mean), torch.tensor(data.std)
-    )
+    images = data.prepare(first_images(data.test, len(data.test)))
     baseline = _linear_baseline()
     display.line(f"linear baseline (logistic regression on pixels): {100 * baseline:.2f} %")
     outcomes, previous = [], None

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data import load_stored
+from ..data import load_stored, stored_preparation
 from ..engine import Engine
 from ..measure.table import format_table
 from ..train.checkpoint import load_checkpoint
@@ -35,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
     set_threads(args.threads)
     model, stored = _load(args)
     data = load_stored(stored, args.model, args.data, args.root)
-    result = evaluate(model, data.test, stored["mean"], stored["std"], batch_size=args.batch_size)
+    prepare = stored_preparation(stored)
+    result = evaluate(model, data.test, prepare=prepare, batch_size=args.batch_size)
     if args.json:
         content = {
             "count": result.count,

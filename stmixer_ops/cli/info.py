@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._files import user_path
-from ..data import finds_data, first_images, load_stored, normalise
+from ..data import finds_data, first_images, load_stored, stored_preparation
 from ..measure.cost import measure_cost
 from ..measure.energy import Cost
 from ..measure.rates import fit_rates
@@ -60,14 +60,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _images(saved: Checkpoint, args: argparse.Namespace) -> tuple[Tensor, str]:
     stored = saved.config["data"]
-    mean, std = torch.tensor(stored["mean"]), torch.tensor(stored["std"])
     if not finds_data(stored, args.data, args.root):
         size = stored["img_size"]
         images = torch.randn(min(args.images, 16), len(stored["mean"]), size, size)
-        return images, f"{len(images)} random inputs (--root gives the rates on real images)"
+        moved = f"{stored['root']} is not there any more; " if stored.get("root") else ""
+        return images, f"{len(images)} random inputs ({moved}--root gives rates on real images)"
     data = load_stored(stored, saved.path, args.data, args.root)
     images = first_images(data.test, args.images)
-    return normalise(images, mean, std), f"{len(images)} test images of {data.name}"
+    return stored_preparation(stored)(images), f"{len(images)} test images of {data.name}"
 
 
 def _as_dict(

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..data import normalise
+from ..data import stored_preparation
 from ..data.images import fit, open_image, to_tensor
 from ..engine import Engine
 from ..measure.table import quantity
@@ -64,5 +64,4 @@ def _milliseconds(engine: Engine, image: torch.Tensor, calls: int = 9) -> float:
 def _read(path: Path, labels: dict[str, Any]) -> torch.Tensor:
     """The image as the network takes it, float32 ``[1, C, H, W]``."""
     image = fit(open_image(path, len(labels["mean"])), labels["img_size"])
-    mean, std = torch.tensor(labels["mean"]), torch.tensor(labels["std"])
-    return normalise(to_tensor(image)[None], mean, std)
+    return stored_preparation(labels)(to_tensor(image)[None])

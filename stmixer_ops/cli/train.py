@@ -12,17 +12,21 @@ from typing import Any
 
 from .._files import user_path
 from ..data import list_datasets
+from ..data.damage import CHECKS
+from ..data.folder import survey
+from ..train.checkpoint import load_checkpoint
 from ..train.loop import train
 from ..train.progress import open_display
-from ..train.recipe import RECIPES, Recipe, get_recipe
+from ..train.recipe import RECIPES, Recipe, changed, get_recipe, photo_recipe
+from ..train.results import LAST, check_same_recipe
 from ._arguments import positive
 
 _EXAMPLES = """examples:
   stmixer train digits --out out/digits
   stmixer train fashion-mnist --root data/fashion-mnist --out out/fashion
   stmixer train cifar10 --root data/cifar10 --recipe cifar-quick --T 4
-  stmixer train photos/ --img-size 64 --model stmixer_4_128_8 --epochs 30
-  stmixer train --resume --out out/fashion --root data/fashion-mnist"""
+  stmixer train photos/ --epochs 10 --skip-damaged
+  stmixer train --resume --out out/fashion"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,8 +41,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--root", help="folder of the data set")
     parser.add_argument("--out", help="folder for the results (default out/<data set>)")
-    parser.add_argument("--recipe", choices=list(RECIPES), help="by default that of the data set")
+    parser.add_argument(
+        "--recipe",
+        choices=list(RECIPES),
+        help="by default that of the data set; for a folder a small one that suits its images, "
+        "the paper's is imagenet",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from OUT/last.safetensors")
+    parser.add_argument(
+        "--check",
+        choices=CHECKS,
+        default="auto",
+        help="how image files are checked before the training: all are decoded (full), only opened "
+        "(headers), or neither; auto is full up to 8 GiB",
+    )
+    parser.add_argument(
+        "--skip-damaged", action="store_true", help="leave out images that cannot be read"
+    )
     parser.add_argument("--init-from", metavar="FILE", help="checkpoint to start the weights from")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default auto)")
     parser.add_argument("--threads", type=positive, help="CPU threads")
@@ -86,6 +105,28 @@ def _assignment(text: str) -> tuple[str, Any]:
         return name, value
 
 
+def _recipe(
+    args: argparse.Namespace, data: str | None, root: str | None, out: Path, changes: dict[str, Any]
+) -> Recipe | None:
+    """The recipe to train with; None goes on with that of the run in ``out``."""
+    if args.resume and (out / LAST).exists():
+        saved = load_checkpoint(out / LAST)
+        stored = Recipe.from_dict(saved.config.get("recipe", {}))
+        # What is not said again stays; what is said must be what it was.
+        given = {**changes, **({"data": data} if data else {})}
+        if args.recipe is not None:
+            given = get_recipe(args.recipe, **given).to_dict()
+        elif "epochs" in changes and "cooldown_epochs" not in changes:
+            given["epochs"] = given["epochs"] - stored.cooldown_epochs
+        check_same_recipe(saved, given)
+        return None
+    if data is None and args.recipe is None:
+        return None
+    if data == "folder" and root is not None and args.recipe is None:
+        return changed(photo_recipe(*survey(user_path(root))), changes)
+    return get_recipe(args.recipe, data=data, **changes)
+
+
 def run(args: argparse.Namespace) -> int:
     changes = _changes(args)
     data, root = args.data, args.root
@@ -96,16 +137,19 @@ def run(args: argparse.Namespace) -> int:
                 f"got {data!r}"
             )
         data, root = "folder", data
-    recipe: Recipe | None = None
-    if data is not None or args.recipe is not None:
-        recipe = get_recipe(args.recipe, data=data, **changes)
-    elif not args.resume:
-        raise ValueError("expected a data set, --recipe, or --resume with --out")
-    elif changes:
-        raise ValueError(f"--resume goes on with the recipe inside; leave out {sorted(changes)[0]}")
-    if args.out is None and recipe is None:
-        raise ValueError("--resume needs --out, the folder of the run, or the data set")
-    out = user_path(args.out) if args.out else Path("out") / typing.cast(Recipe, recipe).data
+    if data is None and args.recipe is None:
+        if not args.resume:
+            raise ValueError("expected a data set, --recipe, or --resume with --out")
+        if changes:
+            name = sorted(changes)[0]
+            raise ValueError(f"--resume goes on with the recipe inside; leave out {name}")
+        if args.out is None:
+            raise ValueError("--resume needs --out, the folder of the run, or the data set")
+    if args.out is not None:
+        out = user_path(args.out)
+    else:
+        out = Path("out") / (data or RECIPES[args.recipe].data)
+    recipe = _recipe(args, data, root, out, changes)
     try:
         result = train(
             recipe,
@@ -116,6 +160,8 @@ def run(args: argparse.Namespace) -> int:
             workers=args.workers,
             resume=args.resume,
             init_from=args.init_from,
+            check=args.check,
+            skip_damaged=args.skip_damaged,
             display=open_display(),
         )
     except KeyboardInterrupt:

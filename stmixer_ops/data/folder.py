@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 from .damage import listed, thoroughness
-from .digits import held_out
+from .digits import TEST_EVERY, held_out
 from .images import FolderImages, ImageSet
+from .pictures import picture_size
 from .sets import LoadOptions, Sets
 
 SUFFIXES = (
@@ -62,11 +63,12 @@ def load_folder(root: Path, options: LoadOptions) -> Sets:
         for f in (train_files, test_files)
     ]
     train, test_set, left_out = _readable(root, whole, options)
+    skipped = sum(map(len, whole)) - len(train) - len(test_set)
     counts = train.labels.bincount(minlength=len(classes))
-    if left_out and (int(counts.min()) == 0 or len(test_set) == 0):
+    if skipped and (int(counts.min()) == 0 or len(test_set) == 0):
         empty = f"class {classes[int(counts.argmin())]!r}" if len(test_set) else "the test set"
         raise ValueError(f"{root}: {empty} has no readable image; {left_out[0]}")
-    return Sets(train, test_set, classes, (*notes, *left_out))
+    return Sets(train, test_set, classes, (*notes, *left_out), skipped)
 
 
 def _readable(
@@ -92,6 +94,22 @@ def _readable(
         for images, damaged in read
     )
     return train, test, (f"left out: {text}",)
+
+
+def survey(root: Path, opened: int = 32) -> tuple[int, int]:
+    """How many training images there are, and the median of the shorter sides of some of them.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`load_folder`.
+    """
+    train_root, test_root, _ = find_splits(root)
+    files = _scan(train_root, _class_names(train_root))
+    count = len(files) if test_root is not None else len(files) - len(files) // TEST_EVERY
+    sides = []
+    for path, _ in files[:: -(-len(files) // opened)]:
+        with suppress(OSError, ValueError):
+            sides.append(min(picture_size(path)))
+    return count, sorted(sides)[len(sides) // 2] if sides else 0
 
 
 def find_splits(root: Path) -> tuple[Path, Path | None, tuple[str, ...]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,13 +13,34 @@ from torch.utils.data import Dataset
 
 from .._optional import require
 from .damage import find_damaged, listed
-from .pictures import check_header, fit, open_image, to_tensor
+from .pictures import fit, open_image, picture_size, to_tensor
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class MemoryImages(Dataset):
+class InMemory(Dataset):
+    """Samples in memory, ``samples [N, ...]`` with ``labels`` int64 ``[N]``.
+
+    Item i is ``(sample [...], label)``.
+    """
+
+    def __init__(self, samples: Tensor, labels: Tensor) -> None:
+        if labels.shape != samples.shape[:1]:
+            raise ValueError(
+                f"labels must have shape [{len(samples)}] like the images, got {list(labels.shape)}"
+            )
+        self.samples = samples
+        self.labels = labels.to(torch.int64)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.samples[index], int(self.labels[index])
+
+
+class MemoryImages(InMemory):
     """Images in memory: ``images`` uint8 ``[N, C, H, W]``, ``labels`` int64 ``[N]``.
 
     Item i is ``(image uint8 [C, H, W], label)``.
@@ -31,18 +51,11 @@ class MemoryImages(Dataset):
             raise ValueError(
                 f"images must be uint8 [N, C, H, W], got {images.dtype} {list(images.shape)}"
             )
-        if labels.shape != images.shape[:1]:
-            raise ValueError(
-                f"labels must have shape [{len(images)}] like the images, got {list(labels.shape)}"
-            )
-        self.images = images
-        self.labels = labels.to(torch.int64)
+        super().__init__(images, labels)
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index], int(self.labels[index])
+    @property
+    def images(self) -> Tensor:
+        return self.samples
 
     def subset(self, indices: Tensor) -> MemoryImages:
         return MemoryImages(self.images[indices], self.labels[indices])
@@ -109,7 +122,7 @@ class FolderImages(Dataset):
             return {}
         if check == "full":
             return find_damaged(len(self), self.pil)
-        return find_damaged(len(self), lambda index: check_header(self.paths[index]))
+        return find_damaged(len(self), lambda index: picture_size(self.paths[index]))
 
     def decode(self) -> tuple[MemoryImages, dict[int, str]]:
         """All pictures, and index and reason of those that cannot be read (zeros)."""
@@ -139,29 +152,3 @@ class FolderImages(Dataset):
 
 
 ImageSet: TypeAlias = MemoryImages | FolderImages
-
-
-@dataclass(frozen=True)
-class ImageData:
-    """A data set: what to train on, what to test on, and what a checkpoint has to remember of it.
-
-    ``mean`` and ``std`` are per channel, of values scaled to [0, 1]. ``notes`` are lines for the
-    log, about what was found and what was left out.
-    """
-
-    name: str
-    train: ImageSet
-    test: ImageSet
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    img_size: int
-    notes: tuple[str, ...] = ()
-
-    @property
-    def in_channels(self) -> int:
-        return len(self.mean)
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.classes)

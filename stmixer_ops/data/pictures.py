@@ -55,10 +55,11 @@ def open_image(path: str | Path, in_channels: int) -> Image:
         return as_shown(image).convert("RGB" if in_channels == 3 else "L")
 
 
-def check_header(path: str | Path) -> None:
-    """Raise what :func:`open_image` would, as far as the first bytes of the file tell."""
-    with _opened(user_path(path), whole=False):
-        pass
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """Width and height, as stored; raises what :func:`open_image` would, as far as the first bytes
+    of the file tell."""
+    with _opened(user_path(path), whole=False) as image:
+        return image.size
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from .cifar import CIFAR10, CIFAR100, CifarLayout, load_cifar
 from .digits import load_digits
 from .folder import find_splits, load_folder
 from .idx import load_mnist_files
-from .images import ImageData, ImageSet, MemoryImages
-from .sets import LoadOptions, Sets
+from .images import ImageSet, MemoryImages
+from .sets import ImageData, LoadOptions, Sets
 
 DIGITS = tuple("0123456789")
 FASHION = (
@@ -132,9 +132,10 @@ def load_dataset(
             )
         mean, std = (sum(mean) / 3,), (sum(std) / 3,)
     sets = entry.load(folder, LoadOptions(size, len(mean), in_memory, check, skip_damaged))
+    where = str(folder.absolute()) if entry.needs_root else None
     return ImageData(
         name, _sized(sets.train, size), _sized(sets.test, size), sets.classes, mean, std, size,
-        sets.notes,
+        sets.notes, where, sets.skipped,
     )  # fmt: skip
 
 

@@ -2,8 +2,9 @@
 
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .evaluate import Evaluation, evaluate
-from .loop import TrainResult, train
+from .loop import train
 from .recipe import RECIPES, Recipe, get_recipe, learning_rate
+from .results import TrainResult
 
 __all__ = [
     "RECIPES",

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data import ImageData
+from ..data import Data, ImageData
 from .recipe import Recipe
 
 Mix: TypeAlias = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor]]
@@ -40,7 +40,7 @@ def timm_obstacle() -> str | None:
     return None
 
 
-def build_augmentation(recipe: Recipe, data: ImageData) -> Augmentation:
+def build_augmentation(recipe: Recipe, data: Data) -> Augmentation:
     """timm's transforms where the recipe asks for them and they can run, else tensors alone."""
     asked = [
         name
@@ -50,14 +50,14 @@ def build_augmentation(recipe: Recipe, data: ImageData) -> Augmentation:
     plain = f"augmentation on tensors: flip {recipe.flip:g}, shift {recipe.crop_padding} px"
     if not asked:
         return Augmentation("tensor", None, None, (plain,))
-    obstacle = timm_obstacle() or (
-        None if data.in_channels == 3 else "timm's transforms need colour images"
-    )
-    if obstacle is not None:
-        missing = f"without {', '.join(asked)}: {obstacle}; pip install stmixer-ops[augment]"
-        return Augmentation("tensor", None, None, (plain, missing))
-    notes = (f"augmentation by timm: {', '.join(asked)}; flip and shift on tensors",)
-    return Augmentation("timm", _timm_transform(recipe, data), _timm_mix(recipe, data), notes)
+    if not isinstance(data, ImageData) or data.in_channels != 3:
+        obstacle = "timm's transforms need colour images"
+    elif (reason := timm_obstacle()) is not None:
+        obstacle = f"{reason}; pip install stmixer-ops[augment]"
+    else:
+        notes = (f"augmentation by timm: {', '.join(asked)}; flip and shift on tensors",)
+        return Augmentation("timm", _timm_transform(recipe, data), _timm_mix(recipe, data), notes)
+    return Augmentation("tensor", None, None, (plain, f"without {', '.join(asked)}: {obstacle}"))
 
 
 def _timm_transform(recipe: Recipe, data: ImageData) -> Callable[[Any], Tensor] | None:
@@ -124,8 +124,14 @@ def _timm_mix(recipe: Recipe, data: ImageData) -> Mix | None:
 def flip_and_shift(images: Tensor, flip: float, padding: int, generator: torch.Generator) -> Tensor:
     """Mirror each image with probability ``flip``, shift it by up to ``padding`` pixels.
 
-    What is shifted in from outside is the reflected border. ``images [B, C, H, W]``.
+    What is shifted in from outside is the reflected border. ``images [B, C, H, W]``, or sequences
+    ``[T, B, C, H, W]``, of which all steps are moved alike.
     """
+    if images.ndim == 5:
+        steps, _, channels = images.shape[:3]
+        merged = images.transpose(0, 1).flatten(1, 2)  # steps are further channels
+        moved = flip_and_shift(merged, flip, padding, generator)
+        return moved.unflatten(1, (steps, channels)).transpose(0, 1)
     batch, _, height, width = images.shape
     if flip:
         mirrored = torch.rand(batch, generator=generator).to(images.device) < flip

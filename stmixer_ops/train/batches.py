@@ -1,15 +1,15 @@
-"""Batches of an image set in an order that depends on (seed, epoch) alone."""
+"""Batches of a set in an order that depends on (seed, epoch) alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..data import ImageSet, MemoryImages
+from ..data import ImageSet, InMemory, SampleSet
 from .seeds import generator, seed_all
 
 
@@ -18,18 +18,18 @@ class Transformed(Dataset):
     numbers) and its index: what comes out does not depend on workers or on their number."""
 
     def __init__(
-        self, images: ImageSet, transform: Callable[[Any], Tensor], seed: tuple[int, ...]
+        self, samples: ImageSet, transform: Callable[[Any], Tensor], seed: tuple[int, ...]
     ) -> None:
-        self.images = images
+        self.samples = samples
         self.transform = transform
         self.seed = seed
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         seed_all(*self.seed, index)
-        return self.transform(self.images.pil(index)), int(self.images.labels[index])
+        return self.transform(self.samples.pil(index)), int(self.samples.labels[index])
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
@@ -38,7 +38,7 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 
 
 def training_batches(
-    images: ImageSet,
+    samples: SampleSet,
     batch_size: int,
     seed: tuple[int, int],
     transform: Callable[[Any], Tensor] | None = None,
@@ -46,27 +46,29 @@ def training_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch in random order; ``seed`` is (seed, epoch). The incomplete last batch is left out.
 
-    Images are uint8, or whatever ``transform`` makes of a PIL image.
+    Samples are as the set holds them, or whatever ``transform`` makes of a PIL image.
     """
-    order = torch.randperm(len(images), generator=generator(*seed))
-    order = order[: batch_size * steps_per_epoch(len(images), batch_size)]
-    source: Dataset = images if transform is None else Transformed(images, transform, seed)
+    order = torch.randperm(len(samples), generator=generator(*seed))
+    order = order[: batch_size * steps_per_epoch(len(samples), batch_size)]
+    source: SampleSet | Transformed = samples
+    if transform is not None:
+        source = Transformed(cast(ImageSet, samples), transform, seed)
     return _batches(source, order, batch_size, workers)
 
 
 def evaluation_batches(
-    images: ImageSet, batch_size: int, workers: int = 0
+    samples: SampleSet, batch_size: int, workers: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """All images in their order, uint8."""
-    return _batches(images, torch.arange(len(images)), batch_size, workers)
+    """All samples in their order, as the set holds them."""
+    return _batches(samples, torch.arange(len(samples)), batch_size, workers)
 
 
 def _batches(
-    source: Dataset, order: Tensor, batch_size: int, workers: int
+    source: SampleSet | Dataset, order: Tensor, batch_size: int, workers: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    if isinstance(source, MemoryImages):
+    if isinstance(source, InMemory):
         for index in order.split(batch_size):
-            yield source.images[index], source.labels[index]
+            yield source.samples[index], source.labels[index]
         return
     yield from DataLoader(
         source,

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data import ImageSet, normalise
+from ..data import Prepare, PrepareImages, SampleSet
 from .batches import evaluation_batches
 
 
@@ -37,10 +37,11 @@ class Evaluation:
 @torch.inference_mode()
 def evaluate(
     model: nn.Module | Callable[[Tensor], Tensor],
-    images: ImageSet,
-    mean: Sequence[float],
-    std: Sequence[float],
+    images: SampleSet,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     *,
+    prepare: Prepare | None = None,
     batch_size: int = 256,
     amp: bool = False,
     workers: int = 0,
@@ -50,20 +51,25 @@ def evaluate(
 
     Args:
         mean, std: per channel, of values in [0, 1]; a checkpoint holds them.
+        prepare: makes of a batch what the model takes, in place of ``mean`` and ``std``; a data set
+            has it, :func:`stmixer_ops.data.stored_preparation` makes it of a checkpoint.
         amp: bfloat16 autocast.
         workers: processes that read image files; 0 reads them in this one.
     Raises:
-        ValueError: there are no images.
+        ValueError: there are no images, or nothing says how to prepare them.
     """
     if len(images) == 0:
         raise ValueError("images: expected at least one, got none")
+    if prepare is None:
+        if mean is None or std is None:
+            raise ValueError("expected mean and std, or prepare")
+        prepare = PrepareImages(mean, std)
     loss, pairs = 0.0, []
     with _ready(model) as device:
-        mean_t, std_t = (torch.tensor(v, device=device) for v in (mean, std))
         for batch, labels in evaluation_batches(images, batch_size, workers):
-            batch, labels = batch.to(device), labels.to(device)
+            batch, labels = prepare(batch, device), labels.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-                logits = model(normalise(batch, mean_t, std_t)).float()
+                logits = model(batch).float()
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             pairs.append(labels * logits.shape[1] + logits.argmax(1))
     classes = logits.shape[1]

@@ -16,11 +16,16 @@ from .._files import write_atomically
 
 
 class Record(TypedDict):
-    """One epoch (counted from 1); accuracies are fractions, on the test set."""
+    """One epoch (counted from 1); accuracies are fractions, on the test set.
+
+    ``train_loss`` is what was minimised, ``train_cross_entropy`` that of the model's answers alone,
+    which log(classes) and ``test_loss`` compare with.
+    """
 
     epoch: int
     lr: float
     train_loss: float
+    train_cross_entropy: float
     test_loss: float
     test_top1: float
     seconds: float
@@ -31,7 +36,8 @@ def write_log(folder: Path, history: Sequence[Record]) -> None:
 
     def write_csv(path: Path) -> None:
         with open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(Record.__annotations__))
+            names = [name for name in Record.__annotations__ if name in history[-1]]
+            writer = csv.DictWriter(file, names, restval="")
             writer.writeheader()
             writer.writerows(history)
 
@@ -54,9 +60,10 @@ def draw_curves(path: Path, history: Sequence[Record], title: str) -> str | None
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     loss, accuracy, rate = figure.subplots(1, 3)
-    loss.plot(epochs, [r["train_loss"] for r in history], label="train", color="#4c72b0")
+    train = [r.get("train_cross_entropy", float("nan")) for r in history]
+    loss.plot(epochs, train, label="train", color="#4c72b0")
     loss.plot(epochs, [r["test_loss"] for r in history], label="test", color="#dd8452")
-    loss.set_title("loss")
+    loss.set_title("cross-entropy")
     loss.legend(frameon=False)
     accuracy.plot(epochs, [100 * r["test_top1"] for r in history], color="#dd8452")
     best = max(history, key=lambda r: r["test_top1"])

@@ -3,46 +3,33 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
-from .. import __version__
 from .._files import user_path
-from ..data import ImageData, load_dataset, normalise
-from ..models import create_model
-from ..models.base import SpikingClassifier
-from ..nn import LIF, SMLLoss
+from ..data import Data, load_dataset, stored_root
 from .augment import Augmentation, build_augmentation, flip_and_shift
 from .batches import steps_per_epoch, training_batches
-from .checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
+from .checkpoint import Checkpoint, load_checkpoint, load_weights
+from .distributed import World, join_world
 from .evaluate import evaluate
-from .history import Record, draw_curves, write_log
-from .progress import Display, Quiet
+from .history import Record, write_log
+from .progress import Display, Quiet, duration
 from .recipe import Recipe, learning_rate
+from .results import (
+    LAST,
+    TrainResult,
+    check_same_data,
+    describe,
+    find_run,
+    save_curves,
+    save_epoch,
+)
 from .seeds import generator, seed_all
-
-LAST, BEST = "last.safetensors", "best.safetensors"
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """A finished run: the model in eval mode, its history, the folder with the files."""
-
-    model: SpikingClassifier
-    history: list[Record]
-    out: Path
-
-    @property
-    def last(self) -> Path:
-        return self.out / LAST
-
-    @property
-    def best(self) -> Path:
-        return self.out / BEST
+from .setup import check_data, make_loss, make_model, make_optimizer, model_arguments
 
 
 def train(
@@ -50,12 +37,14 @@ def train(
     *,
     out: str | Path,
     root: str | Path | None = None,
-    data: ImageData | None = None,
+    data: Data | None = None,
     device: str = "auto",
     threads: int | None = None,
     workers: int = 0,
     resume: bool = False,
     init_from: str | Path | None = None,
+    check: str = "auto",
+    skip_damaged: bool = False,
     display: Display | None = None,
 ) -> TrainResult:
     """Train a model and write ``last.safetensors``, ``best.safetensors``, the log and curves.
@@ -68,65 +57,48 @@ def train(
     Args:
         recipe: what to train; None resumes with the recipe inside ``out/last.safetensors``.
         out: folder of the results, made if missing.
-        root: folder of the data set.
+        root: folder of the data set; by default the one that the resumed run had.
         data: the data set itself, instead of ``recipe.data`` from ``root``.
         device: "cpu", "cuda", ... or "auto".
         threads: torch's CPU threads, set for the whole process.
         workers: processes that load files; 0 loads in this one.
         resume: go on from ``out/last.safetensors`` if there is one.
         init_from: checkpoint to take the first weights from (any T).
+        check, skip_damaged: image files that cannot be read are found before anything is trained,
+            see :func:`stmixer_ops.data.load_dataset`.
         display: where progress is shown; nowhere by default.
     Raises:
         FileExistsError: ``out`` holds a run and ``resume`` is False.
-        ValueError: the run in ``out`` has another recipe, augmentation or data.
+        FileNotFoundError: the data set of a resumed run is not where it was.
+        ValueError: the run in ``out`` has another recipe, augmentation or data; damaged images;
+            several processes (torchrun).
         RuntimeError: the loss is not finite any more.
     """
     out = user_path(out)
     display = display or Quiet()
-    saved = _find_run(out, recipe, resume)
+    world = join_world(device)
+    saved = find_run(out, recipe, resume)
     if saved is not None:
         recipe = Recipe.from_dict(saved.config["recipe"])
     if recipe is None:
         raise ValueError(f"{out}: has no {LAST} to resume, so a recipe is needed")
     if data is None:
-        data = load_dataset(recipe.data, root, img_size=recipe.img_size)
+        stored = saved.config["data"] if saved is not None else {}
+        data = load_dataset(
+            recipe.data,
+            root if root is not None or saved is None else stored_root(stored, saved.path),
+            img_size=recipe.img_size,
+            check=check,
+            skip_damaged=skip_damaged or bool(stored.get("skipped")),
+        )
     if threads is not None:
         torch.set_num_threads(threads)
-    run = _Run(recipe, data, _device(device), workers, out, display)
+    run = _Run(recipe, data, world, workers, out, display)
     run.start(saved, init_from)
     for epoch in range(len(run.history), recipe.total_epochs):
         run.epoch(epoch)
     run.model.eval()
     return TrainResult(run.model, run.history, out)
-
-
-def _find_run(out: Path, recipe: Recipe | None, resume: bool) -> Checkpoint | None:
-    if not (out / LAST).exists():
-        return None
-    if not resume:
-        raise FileExistsError(f"{out / LAST}: exists; resume it or choose another folder")
-    saved = load_checkpoint(out / LAST)
-    if "recipe" not in saved.config or "history" not in saved.config:
-        raise ValueError(f"{saved.path}: holds no training run to resume")
-    if recipe is not None:
-        stored, given = saved.config["recipe"], recipe.to_dict()
-        changed = [k for k in given if given[k] != stored.get(k)]
-        if changed:
-            k = changed[0]
-            raise ValueError(
-                f"{saved.path}: resume goes on with the recipe inside; {k} is {stored.get(k)!r} "
-                f"there, got {given[k]!r}"
-            )
-    return saved
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device: expected a GPU that torch can use, got 'cuda' without one")
-    return device
 
 
 class _Run:
@@ -135,64 +107,43 @@ class _Run:
     def __init__(
         self,
         recipe: Recipe,
-        data: ImageData,
-        device: torch.device,
+        data: Data,
+        world: World,
         workers: int,
         out: Path,
         display: Display,
     ) -> None:
-        self.recipe, self.data, self.device = recipe, data, device
+        self.recipe, self.data, self.world = recipe, data, world
         self.workers, self.out, self.display = workers, out, display
         self.history: list[Record] = []
-        self.amp = recipe.amp and device.type == "cuda"
+        self.amp = recipe.amp and world.device.type == "cuda"
         self.augmentation: Augmentation = build_augmentation(recipe, data)
-        self.mean = torch.tensor(data.mean, device=device)
-        self.std = torch.tensor(data.std, device=device)
+        check_data(data, mixes=self.augmentation.mix is not None)
         self.steps = steps_per_epoch(len(data.train), recipe.batch_size)
-        self.model_args: dict[str, Any] = {
-            "num_classes": data.num_classes,
-            "img_size": data.img_size,
-            "in_channels": data.in_channels,
-            "T": recipe.T,
-            "reset": recipe.reset,
-            **({"sml": True} if recipe.sml else {}),
-            **recipe.model_args,
-        }
+        self.model_args = model_arguments(recipe, data)
         seed_all(recipe.seed)
-        self.model: SpikingClassifier = self._create().to(device)
-        self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=recipe.lr)
-        # With mixup the targets are soft and smoothed already.
-        smoothing = 0.0 if self.augmentation.mix else recipe.label_smoothing
-        criterion = nn.CrossEntropyLoss(label_smoothing=smoothing)
-        self.loss: nn.Module = SMLLoss(criterion=criterion) if recipe.sml else criterion
-
-    def _create(self) -> SpikingClassifier:
-        try:
-            return create_model(self.recipe.model, **self.model_args)
-        except TypeError as error:
-            sml = " (sml is for STMixer)" if self.recipe.sml else ""
-            raise ValueError(
-                f"recipe: model {self.recipe.model!r} does not take these arguments: {error}{sml}"
-            ) from error
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        matrices = [p for p in parameters if p.ndim > 1]
-        rest = [p for p in parameters if p.ndim <= 1]
-        return [
-            {"params": matrices, "weight_decay": self.recipe.weight_decay},
-            {"params": rest, "weight_decay": 0.0},
-        ]
+        self.model = make_model(recipe, self.model_args).to(world.device)
+        self.optimizer = make_optimizer(recipe, self.model)
+        self.loss = make_loss(recipe, soft_targets=self.augmentation.mix is not None)
+        self.seconds: list[float] = []  # of the epochs of this process
 
     def start(self, saved: Checkpoint | None, init_from: str | Path | None) -> None:
         """Say what runs, and take over a saved state."""
+        recipe, data = self.recipe, self.data
         parameters = sum(p.numel() for p in self.model.parameters())
+        shape = "x".join(map(str, data.input_shape))
         self.display.line(
-            f"{self.recipe.model} on {self.data.name}: T={self.recipe.T}, "
-            f"{parameters / 1e6:.3f} M parameters, {len(self.data.train)} + "
-            f"{len(self.data.test)} images, {self.device}, {torch.get_num_threads()} threads"
+            f"{recipe.model} on {data.name}: T={self.model.T}, "
+            f"{parameters / 1e6:.3f} M parameters, {len(data.train)} + {len(data.test)} images "
+            f"of {shape} in {len(data.classes)} classes, {recipe.total_epochs} epochs of "
+            f"{self.steps} steps, {self.world.device}, {torch.get_num_threads()} threads"
         )
-        for note in self.augmentation.notes:
+        if len(data.train) < recipe.batch_size:
+            self.display.line(
+                f"note: {len(data.train)} training images make one step an epoch, "
+                f"the batch size is {recipe.batch_size}"
+            )
+        for note in (*data.notes, *self.augmentation.notes):
             self.display.line(note)
         if saved is not None:
             self._resume(saved)
@@ -202,12 +153,7 @@ class _Run:
 
     def _resume(self, saved: Checkpoint) -> None:
         now = self._config()
-        for key in ("data", "augmentation"):
-            if saved.config[key] != now[key]:
-                raise ValueError(
-                    f"{saved.path}: was trained with {key} {saved.config[key]!r}, "
-                    f"here it would go on with {now[key]!r}"
-                )
+        check_same_data(saved, now)
         if saved.config["threads"] != now["threads"]:
             self.display.line(
                 f"note: {now['threads']} threads now, {saved.config['threads']} before: "
@@ -216,50 +162,51 @@ class _Run:
         load_weights(self.model, saved.model_state, saved.path)
         saved.restore_optimizer(self.optimizer, self.model)
         self.history = list(saved.config["history"])
-        write_log(self.out, self.history)
+        if self.world.is_primary:
+            write_log(self.out, self.history)
         self.display.line(f"resumed after epoch {len(self.history)} of {self.recipe.total_epochs}")
 
     def epoch(self, epoch: int) -> None:
         """Train for epoch ``epoch`` (from 0), test, and write everything."""
         start = time.perf_counter()
-        train_loss = self._train(epoch)
+        loss, cross_entropy = self._train(epoch)
         result = evaluate(
             self.model,
             self.data.test,
-            self.data.mean,
-            self.data.std,
+            prepare=self.data.prepare,
             batch_size=max(self.recipe.batch_size, 128),
             amp=self.amp,
             workers=self.workers,
         )
-        previous = max((r["test_top1"] for r in self.history), default=-1.0)
+        self.seconds.append(time.perf_counter() - start)
         self.history.append(
             Record(
                 epoch=epoch + 1,
                 lr=self.optimizer.param_groups[0]["lr"],
-                train_loss=train_loss,
+                train_loss=loss,
+                train_cross_entropy=cross_entropy,
                 test_loss=result.loss,
                 test_top1=result.top1,
-                seconds=round(time.perf_counter() - start, 3),
+                seconds=round(self.seconds[-1], 3),
             )
         )
-        config = self._config()
-        if result.top1 > previous:
-            save_checkpoint(self.out / BEST, self.model, config)
-        save_checkpoint(self.out / LAST, self.model, config, self.optimizer)
-        write_log(self.out, self.history)
+        if self.world.is_primary:
+            save_epoch(self.out, self.model, self.optimizer, self._config(), self.history)
+        total = self.recipe.total_epochs
+        left = (total - epoch - 1) * sum(self.seconds) / len(self.seconds)
         self.display.line(
-            f"epoch {epoch + 1:>3}/{self.recipe.total_epochs}  loss {train_loss:.4f}  "
+            f"epoch {epoch + 1:>3}/{total}  loss {cross_entropy:.4f}  "
             f"test {100 * result.top1:.2f} %  {self.history[-1]['seconds']:.1f} s"
+            + (f"  {duration(left)} left" if epoch + 1 < total else "")
         )
-        if epoch + 1 == self.recipe.total_epochs:
-            title = f"{self.recipe.model} on {self.data.name}, T={self.recipe.T}"
-            if (reason := draw_curves(self.out / "curves.png", self.history, title)) is not None:
+        if epoch + 1 == total and self.world.is_primary:
+            reason = save_curves(self.out, self.history, self.recipe, self.data)
+            if reason is not None:
                 self.display.line(reason)
 
-    def _train(self, epoch: int) -> float:
-        """Mean loss of one pass over the training set."""
-        recipe, augmentation = self.recipe, self.augmentation
+    def _train(self, epoch: int) -> tuple[float, float]:
+        """Mean loss of one pass over the training set, and mean cross-entropy of its answers."""
+        recipe, augmentation, device = self.recipe, self.augmentation, self.world.device
         off = recipe.mixup_off_epoch is not None and epoch >= recipe.mixup_off_epoch
         batches = training_batches(
             self.data.train,
@@ -269,68 +216,59 @@ class _Run:
             self.workers,
         )
         self.model.train()
-        total = torch.zeros((), device=self.device)
-        label = f"epoch {epoch + 1}/{recipe.total_epochs}"
-        with self.display.task(label, self.steps) as advance:
-            for step, (images, labels) in enumerate(batches):
+        totals = torch.zeros(2, device=device)
+        start = time.perf_counter()
+        with self.display.task(f"epoch {epoch + 1}/{recipe.total_epochs}", self.steps) as advance:
+            for step, (samples, labels) in enumerate(batches):
                 seed_all(recipe.seed, epoch, step)
                 shifts = generator(recipe.seed, epoch, step, 1)
-                images, labels = images.to(self.device), labels.to(self.device)
-                images = normalise(images, self.mean, self.std)
-                images = flip_and_shift(images, recipe.flip, recipe.crop_padding, shifts)
+                x, targets = self.data.prepare(samples, device), labels.to(device)
+                x = flip_and_shift(x, recipe.flip, recipe.crop_padding, shifts)
                 if augmentation.mix is not None:
-                    images, labels = augmentation.mix(images, labels, off)
+                    x, targets = augmentation.mix(x, targets, off)
                 lr = learning_rate(recipe, epoch * self.steps + step, self.steps)
                 for group in self.optimizer.param_groups:
                     group["lr"] = lr
-                loss = self._step(images, labels)
-                total += loss
-                advance(f"loss {float(loss):.3f}" if step % 10 == 0 else "")
-        mean = float(total) / self.steps
-        if not torch.isfinite(total):
-            raise RuntimeError(f"the loss is not finite in epoch {epoch + 1} (lr {lr:.2g}): {mean}")
-        return mean
+                losses = self._step(x, targets)
+                totals += losses
+                # Waiting for a GPU's number at every step would cost it more than ten steps do.
+                if step % 10 == 0 or step + 1 == self.steps or device.type == "cpu":
+                    self._check_finite(totals, epoch, step, lr)
+                advance(f"loss {float(losses[1]):.3f}" if step % 10 == 0 else "")
+                if not self.seconds:
+                    self._estimate(epoch, step, time.perf_counter() - start)
+        loss, cross_entropy = (total / self.steps for total in totals.tolist())
+        return loss, cross_entropy
 
-    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-            output = self.model(images, return_aux=True) if self.recipe.sml else self.model(images)
-            loss = self.loss(output, labels)
+    def _step(self, x: Tensor, targets: Tensor) -> Tensor:
+        """One step of the optimiser; its loss, and the cross-entropy of the logits alone."""
+        sml = self.recipe.sml
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.amp):
+            output = self.model(x, return_aux=True) if sml else self.model(x)
+            loss = self.loss(output, targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        return loss.detach()
+        logits = (output[0] if sml else output).detach().float()
+        return torch.stack([loss.detach().float(), F.cross_entropy(logits, targets)])
 
-    def _config(self) -> dict[str, Any]:
-        """What goes into the checkpoints; ``stmixer_ops.train.load_checkpoint`` reads it."""
-        data = self.data
-        return {
-            "stmixer_ops": __version__,
-            "torch": torch.__version__,
-            "model": {"name": self.recipe.model, "kwargs": self.model_args},
-            "neuron": _neuron(self.model),
-            "data": {
-                "name": data.name,
-                "classes": list(data.classes),
-                "mean": list(data.mean),
-                "std": list(data.std),
-                "img_size": data.img_size,
-                "images": [len(data.train), len(data.test)],
-            },
-            "recipe": self.recipe.to_dict(),
-            "augmentation": self.augmentation.source,
-            "device": str(self.device),
-            "threads": torch.get_num_threads(),
-            "epoch": len(self.history),
-            "history": self.history,
-        }
+    def _check_finite(self, totals: Tensor, epoch: int, step: int, lr: float) -> None:
+        if not torch.isfinite(totals).all():
+            raise RuntimeError(
+                f"the loss is not finite in epoch {epoch + 1}, step {step + 1} of {self.steps} "
+                f"(lr {lr:.2g}): {totals.tolist()[0]}; a lower lr or a longer warm-up may help"
+            )
 
+    def _estimate(self, epoch: int, step: int, elapsed: float) -> None:
+        """Say once, early, how long a long run will take."""
+        left = self.recipe.total_epochs - epoch
+        total = elapsed / (step + 1) * self.steps * left
+        first = elapsed - elapsed / (step + 1) < 10 <= elapsed or step == 20
+        if first and total >= 60:
+            self.display.line(f"about {duration(total)} for {left} epochs, tests not counted")
 
-def _neuron(model: nn.Module) -> dict[str, Any]:
-    """The first neuron's constants, for readers of the file; the model's keywords rebuild it."""
-    lif = next(m for m in model.modules() if isinstance(m, LIF))
-    return {
-        "threshold": lif.threshold,
-        "decay": lif.decay,
-        "reset": lif.reset_mode,
-        "surrogate": repr(lif.surrogate),
-    }
+    def _config(self) -> dict[str, object]:
+        return describe(
+            self.recipe, self.data, self.model, self.model_args, self.augmentation.source,
+            self.world.device, self.history,
+        )  # fmt: skip

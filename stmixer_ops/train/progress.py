@@ -10,6 +10,14 @@ from typing import Any, TextIO
 Advance = Callable[[str], None]
 
 
+def duration(seconds: float) -> str:
+    """For people: ``45 s``, ``12 min``, ``3 h 05 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
 class Display:
     """Plain lines on ``stream`` (standard error by default); tasks are silent."""
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
+import numpy as np
+
 
 def _option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
+
+
+@functools.cache
+def field_types() -> dict[str, Any]:
+    """Field name to its type."""
+    return get_type_hints(Recipe)
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,11 @@ class Recipe:
     reset: str = _option("hard", "reset of the neurons after a spike: hard or soft")
     sml: bool = _option(True, "train with surrogate modules (SML)")
 
-    epochs: int = _option(300, "epochs of the cosine, warm-up included")
+    epochs: int = _option(
+        300,
+        "epochs in all: the recipe's warm-up and cool-down shrink or grow with it (with "
+        "--cooldown-epochs: epochs of the cosine, warm-up included)",
+    )
     cooldown_epochs: int = _option(0, "epochs at min_lr after the cosine")
     warmup_epochs: float = _option(0, "epochs of linear warm-up")
     batch_size: int = _option(64, "images in a step")
@@ -49,6 +63,8 @@ class Recipe:
     seed: int = _option(0, "everything random follows from it")
 
     def __post_init__(self) -> None:
+        for name, kind in field_types().items():
+            object.__setattr__(self, name, self._plain(name, kind))
         for name in ("T", "epochs", "batch_size"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
         for name in (
@@ -69,6 +85,21 @@ class Recipe:
         self._check("reset", self.reset in ("hard", "soft"), "'hard' or 'soft'")
         self._check("warmup_epochs", self.warmup_epochs <= self.epochs, f"at most {self.epochs}")
 
+    def _plain(self, name: str, kind: Any) -> Any:
+        """The field as what JSON knows: NumPy's numbers become Python's."""
+        value = getattr(self, name)
+        if isinstance(value, Mapping):
+            return {k: v.item() if isinstance(v, np.generic) else v for k, v in value.items()}
+        if value is None or kind not in (int, int | None, float, bool):
+            return value
+        try:
+            if kind is float:
+                return float(value)
+            return bool(value) if isinstance(value, bool | np.bool_) else operator.index(value)
+        except TypeError:
+            expected = {float: "a number", bool: "True or False"}.get(kind, "a whole number")
+            raise ValueError(f"recipe: {name} must be {expected}, got {value!r}") from None
+
     def _check(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
             raise ValueError(f"recipe: {name} must be {expected}, got {getattr(self, name)!r}")
@@ -85,6 +116,22 @@ class Recipe:
                 f"recipe has no field {unknown[0]!r}; it has {', '.join(sorted(known))}"
             )
         return dataclasses.replace(self, **changes)
+
+    def lasting(self, epochs: int) -> Recipe:
+        """A copy of ``epochs`` in all: warm-up, cool-down and the end of mixup at their old shares
+        of them."""
+        epochs = operator.index(epochs)
+        share = epochs / self.total_epochs
+        if share == 1:
+            return self
+        cooldown = int(self.cooldown_epochs * share)
+        off = self.mixup_off_epoch
+        return self.replace(
+            epochs=epochs - cooldown,
+            cooldown_epochs=cooldown,
+            warmup_epochs=self.warmup_epochs * share,
+            mixup_off_epoch=None if off is None else round(off * share),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -128,12 +175,9 @@ _CIFAR = Recipe(
     random_erasing=0.25,
     flip=0.5,
 )
-_IMAGENET = Recipe(
+_IMAGENET = _CIFAR.replace(
     data="folder",
     model="stmixer_8_768_16",
-    epochs=300,
-    cooldown_epochs=10,
-    warmup_epochs=20,
     warmup_lr=1e-6,
     lr=3e-4,
     weight_decay=0.05,
@@ -142,9 +186,8 @@ _IMAGENET = Recipe(
     rand_augment="rand-m9-mstd0.5-inc1",
     mixup=0.8,
     cutmix=1.0,
+    mixup_off_epoch=None,
     label_smoothing=0.1,
-    random_erasing=0.25,
-    flip=0.5,
 )
 # Small ones for two CPU cores, this project's own: half a minute for digits, a quarter of an hour
 # for the others. With so few epochs small batches matter more than anything else.
@@ -169,10 +212,20 @@ _FASHION = Recipe(
     flip=0.5,
 )
 _CIFAR_QUICK = _FASHION.replace(data="cifar10")
+_PHOTOS = _FASHION.replace(
+    data="folder",
+    img_size=64,
+    model_args={"downsample": 3},
+    epochs=30,
+    warmup_epochs=1,
+    batch_size=32,
+    crop_padding=4,
+)
 RECIPES = {
     "digits": _DIGITS,
     "fashion-mnist": _FASHION,
     "cifar-quick": _CIFAR_QUICK,
+    "photos": _PHOTOS,
     "cifar": _CIFAR,
     "imagenet": _IMAGENET,
 }
@@ -182,25 +235,44 @@ _FOR_DATA = {
     "fashion-mnist": "fashion-mnist",
     "cifar10": "cifar",
     "cifar100": "cifar",
-    "folder": "imagenet",
+    "folder": "photos",
 }
 
 
 def get_recipe(name: str | None = None, *, data: str | None = None, **changes: Any) -> Recipe:
     """A recipe by name, or the one that belongs to the data set ``data``, with fields changed.
 
-    ``cifar`` and ``imagenet`` are the paper's; ``digits``, ``fashion-mnist`` and ``cifar-quick``
-    are small ones for a CPU.
+    ``cifar`` and ``imagenet`` are the paper's; ``digits``, ``fashion-mnist``, ``cifar-quick`` and
+    ``photos`` (any folder of images) are small ones for a CPU.
+
+    ``epochs`` are those of the whole run, see :meth:`Recipe.lasting`, unless ``cooldown_epochs``
+    is given, too: then they are the cosine's.
     """
     if name is None:
-        name = _FOR_DATA.get(data or "digits", "imagenet")
+        name = _FOR_DATA.get(data or "digits", "photos")
     if name not in RECIPES:
         raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, got {name!r}")
     if data is not None:
         changes["data"] = data
-    return RECIPES[name].replace(**changes)
+    return changed(RECIPES[name], changes)
 
 
-def field_types() -> dict[str, Any]:
-    """Field name to its type."""
-    return get_type_hints(Recipe)
+def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """``recipe`` with ``changes``, its schedule lasting the ``epochs`` among them."""
+    changes = dict(changes)
+    if "cooldown_epochs" not in changes and changes.get("epochs", 0) >= 1:
+        recipe = recipe.lasting(changes.pop("epochs"))
+    return recipe.replace(**changes)
+
+
+def photo_recipe(count: int, side: int) -> Recipe:
+    """``photos`` for ``count`` training images whose shorter side is about ``side`` pixels.
+
+    Small pictures are not enlarged; few of them are seen more often, many less: about 3,000 steps
+    in 5 to 60 epochs.
+    """
+    steps = max(1, count // _PHOTOS.batch_size)
+    recipe = _PHOTOS.lasting(min(60, max(5, round(3000 / steps))))
+    if side <= 48:
+        recipe = recipe.replace(img_size=32, model_args={"downsample": 2}, crop_padding=2)
+    return recipe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -300,3 +301,58 @@ def test_backends(capsys):
     assert main(["backends"]) == 0
     text = capsys.readouterr().out
     assert "cpu" in text and "reference" in text
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """A folder of 20 pictures in two colours."""
+    image = pytest.importorskip("PIL.Image")
+    root = tmp_path_factory.mktemp("own") / "photos"
+    for name, colour in {"red": (200, 10, 10), "blue": (10, 10, 200)}.items():
+        (root / name).mkdir(parents=True)
+        for i in range(10):
+            image.new("RGB", (60 + i, 50), colour).save(root / name / f"{i}.png")
+    return root
+
+
+@pytest.mark.trains
+def test_own_photos_from_folder_to_answer(photos, tmp_path, capsys, monkeypatch):
+    out, home = tmp_path / "out", tmp_path / "home"
+    shutil.copytree(photos, home / "photos")
+    monkeypatch.setenv("HOME", str(home))
+    command = ["train", "~/photos", "--epochs", "2", "--threads", "1", "--out", str(out)]
+    (home / "photos" / "red" / "3.png").write_bytes(b"")
+    assert "1 of 20 images cannot be read" in refused(capsys, command)
+    assert not out.exists()
+    assert main([*command, "--skip-damaged"]) == 0
+    shown = capsys.readouterr()
+    assert "after 2 epochs" in shown.out and "left out: 1 of 20" in shown.err
+    assert float(re.search(r"([\d.]+) M parameters", shown.err)[1]) < 1
+    # All that follows knows where the pictures are, and which to leave out.
+    last, engine = str(out / "last.safetensors"), str(out / "last.stmx")
+    assert main(["train", "~/photos", "--resume", "--threads", "1", "--out", str(out)]) == 0
+    assert main(["train", "--resume", "--threads", "1", "--out", str(out)]) == 0
+    assert "img_size is 64 there, got 32" in refused(
+        capsys, ["train", "~/photos", "--resume", "--img-size", "32", "--out", str(out)]
+    )
+    for command in (["eval", last], ["info", last, "--images", "2"], ["compile", last]):
+        assert main(command) == 0
+    assert main(["eval", engine]) == 0
+    assert "test images of folder" in capsys.readouterr().out
+    # Moved, it has to be named again.
+    (home / "photos").rename(tmp_path / "moved")
+    line = refused(capsys, ["eval", engine])
+    assert f"was in {home / 'photos'}, which is not there any more; --root" in line
+    assert "not there any more" in refused(capsys, ["train", "--resume", "--out", str(out)])
+    assert main(["info", last]) == 0 and "random inputs" in capsys.readouterr().out
+    moved = ["--root", str(tmp_path / "moved")]
+    assert main(["train", "--resume", "--out", str(out), "--threads", "1", *moved]) == 0
+    assert main(["eval", engine, *moved]) == 0
+
+
+@pytest.mark.trains
+def test_eval_compares_classes_by_name(checkpoint, photos, capsys, tmp_path):
+    for i in range(10):
+        shutil.copytree(photos / "red", tmp_path / f"class{i}")
+    line = refused(capsys, ["eval", checkpoint, "--data", "folder", "--root", str(tmp_path)])
+    assert "only in the model: 0, 1, 2, 3, 4; only in the data: class0, class1" in line
