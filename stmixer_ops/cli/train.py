@@ -58,7 +58,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-damaged", action="store_true", help="leave out images that cannot be read"
     )
-    parser.add_argument("--init-from", metavar="FILE", help="checkpoint to start the weights from")
+    parser.add_argument(
+        "--init-from",
+        metavar="FILE",
+        help="weights to start from: a checkpoint of stmixer train or of "
+        "another script, of any number of classes and size of images",
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default auto)")
     parser.add_argument("--threads", type=positive, help="CPU threads")
     parser.add_argument(

@@ -10,22 +10,25 @@ from pathlib import Path
 CHECKS = ("auto", "full", "headers", "off")
 FULL_LIMIT = 8 << 30  # bytes of files up to which "auto" is "full"
 _LISTED = 50
+_PART = 64  # items a thread takes at a time
 
 
 def find_damaged(count: int, read: Callable[[int], object]) -> dict[int, str]:
     """Which of ``count`` items ``read`` fails on, and its error. Runs in threads: Pillow decodes
     without holding Python's lock."""
 
-    def complaint(index: int) -> str | None:
-        try:
-            read(index)
-        except (OSError, ValueError) as error:
-            return str(error)
-        return None
+    def complaints(indices: range) -> dict[int, str]:
+        found = {}
+        for index in indices:
+            try:
+                read(index)
+            except (OSError, ValueError) as error:
+                found[index] = str(error)
+        return found
 
+    parts = [range(i, min(i + _PART, count)) for i in range(0, count, _PART)]
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        reasons = enumerate(pool.map(complaint, range(count)))
-        return {index: reason for index, reason in reasons if reason is not None}
+        return {i: reason for part in pool.map(complaints, parts) for i, reason in part.items()}
 
 
 def thoroughness(check: str, paths: Sequence[Path]) -> str:

@@ -7,7 +7,7 @@ holds ``format`` and ``config``, a JSON object. Nothing in the file can execute.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from .._files import user_path, write_atomically
 from .._optional import require
 from ..models import create_model
 from ..models.base import SpikingClassifier
+from ..models.fitting import fit_weights
+from ..models.pretrained import pretrained_weights
 
 FORMAT = "stmixer_ops.checkpoint/1"
 _SECTIONS = {"model": ("name", "kwargs"), "data": ("name", "classes", "mean", "std", "img_size")}
@@ -124,6 +126,38 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ValueError(f"{path}: expected finite weights, but {name} has NaN or infinity")
     return Checkpoint(path, config, parts["model"], parts["optimizer"])
+
+
+def load_first_weights(model: nn.Module, source: str | Path, classes: Sequence[str]) -> list[str]:
+    """Weights of an earlier training into ``model``, which tells the ``classes`` apart.
+
+    Takes what :func:`stmixer_ops.models.load_pretrained` takes: token matrices of another input
+    size are resampled, a readout of another number of classes is left out. Of this package's own
+    checkpoints it is also left out where the classes have other names.
+
+    Returns:
+        notes on what was resampled or left out.
+    Raises:
+        FileNotFoundError, ValueError: see :func:`stmixer_ops.models.load_pretrained`.
+    """
+    path = user_path(source)
+    if path.suffix == ".safetensors" and (not path.exists() or _is_own(path)):
+        saved = load_checkpoint(path)
+        keep_head = saved.config["data"]["classes"] != list(classes)
+        return fit_weights(
+            model, saved.model_state, str(path), keep_head=keep_head, need_surrogates=False
+        )
+    state, origin, notes = pretrained_weights(model, path)
+    return [*notes, *fit_weights(model, state, origin, need_surrogates=False)]
+
+
+def _is_own(path: Path) -> bool:
+    safetensors = require("safetensors", "files", "reading a checkpoint")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return "config" in (file.metadata() or {})
+    except safetensors.SafetensorError:
+        return True  # load_checkpoint says what is wrong
 
 
 def _check_config(path: Path, text: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from .._files import user_path
 from ..data import Data, load_dataset, stored_root
 from .augment import Augmentation, build_augmentation, flip_and_shift
 from .batches import steps_per_epoch, training_batches
-from .checkpoint import Checkpoint, load_checkpoint, load_weights
+from .checkpoint import Checkpoint, load_first_weights, load_weights
 from .distributed import World, join_world
 from .evaluate import evaluate
 from .history import Record, write_log
@@ -63,7 +63,8 @@ def train(
         threads: torch's CPU threads, set for the whole process.
         workers: processes that load files; 0 loads in this one.
         resume: go on from ``out/last.safetensors`` if there is one.
-        init_from: checkpoint to take the first weights from (any T).
+        init_from: file to take the first weights from, of any T, number of classes and input size
+            (see :func:`stmixer_ops.models.load_pretrained`).
         check, skip_damaged: image files that cannot be read are found before anything is trained,
             see :func:`stmixer_ops.data.load_dataset`.
         display: where progress is shown; nowhere by default.
@@ -84,9 +85,13 @@ def train(
         raise ValueError(f"{out}: has no {LAST} to resume, so a recipe is needed")
     if data is None:
         stored = saved.config["data"] if saved is not None else {}
+        if root is None and saved is not None:
+            root = stored_root(stored, saved.path)
+        if root is not None:
+            display.line(f"reading {recipe.data} from {root}")
         data = load_dataset(
             recipe.data,
-            root if root is not None or saved is None else stored_root(stored, saved.path),
+            root,
             img_size=recipe.img_size,
             check=check,
             skip_damaged=skip_damaged or bool(stored.get("skipped")),
@@ -148,8 +153,9 @@ class _Run:
         if saved is not None:
             self._resume(saved)
         elif init_from is not None:
-            load_weights(self.model, load_checkpoint(init_from).model_state, init_from)
             self.display.line(f"weights from {init_from}")
+            for note in load_first_weights(self.model, init_from, data.classes):
+                self.display.line(note)
 
     def _resume(self, saved: Checkpoint) -> None:
         now = self._config()

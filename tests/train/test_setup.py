@@ -228,3 +228,30 @@ def test_all_steps_of_a_sequence_are_moved_alike():
 def test_evaluation_needs_to_know_how_to_prepare():
     with pytest.raises(ValueError, match="expected mean and std, or prepare"):
         evaluate(torch.nn.Identity(), images(3).test)
+
+
+@pytest.mark.trains
+def test_fine_tuning_on_other_classes_and_sizes(tmp_path):
+    first = train(TINY.replace(epochs=2), data=images(12), out=tmp_path / "first")
+    state = load_checkpoint(first.last).model_state
+    still = TINY.replace(lr=1e-12, min_lr=0.0, warmup_lr=0.0, flip=0.0, crop_padding=0)
+    two = images(12, 2)
+    other = ImageData("test", two.train, two.test, ("x", "y", "z"), (0.5,), (0.25,), 8)
+    large = MemoryImages(torch.zeros(4, 1, 16, 16, dtype=torch.uint8), torch.arange(4) % 2)
+    wide = ImageData("test", large, large, ("a", "b"), (0.5,), (0.25,), 16)
+    for name, data, head_stays in (
+        ("same", images(12), True), ("fewer", two, False), ("renamed", other, False),
+        ("large", wide, False),
+    ):  # fmt: skip
+        display = Steps()
+        result = train(still, data=data, out=tmp_path / name, init_from=first.last, display=display)
+        now = load_checkpoint(result.last).model_state
+        torch.testing.assert_close(
+            now["blocks.1.token_mixer.fc1.weight"], state["blocks.1.token_mixer.fc1.weight"]
+        )
+        same_head = now["head.weight"].shape == state["head.weight"].shape and torch.allclose(
+            now["head.weight"], state["head.weight"], atol=1e-6
+        )
+        assert same_head == head_stays, name
+        assert any("left out the readout" in line for line in display.lines) != head_stays
+        assert any("resampled from 2x2 to 4x4" in x for x in display.lines) == (name == "large")
