@@ -29,7 +29,7 @@ class Step:
     """One step of the engine's plan.
 
     Attributes:
-        rate, synops: of the spikes that it adds rows for; None and 0 for other steps.
+        rate, sops: of the spikes that it adds rows for; None and 0 for other steps.
         bits: of a weight in those rows.
         share: additions per second over the ceiling for these bits; None for other steps.
     """
@@ -37,7 +37,7 @@ class Step:
     name: str
     ms: float
     rate: float | None = None
-    synops: int = 0
+    sops: int = 0
     bits: int | None = None
     share: float | None = None
 
@@ -71,9 +71,9 @@ def profile(engine: Engine, x: np.ndarray, repeat: int) -> Profile:
         bits = _bits(graph.tensors[projection["weight"]])
         if bits not in ceilings:
             ceilings[bits] = row_adds_per_second(bits, engine.num_threads)
-        needed = step.synops / ceilings[bits]
+        needed = step.sops / ceilings[bits]
         rate = stats[projection["source"]].rate
-        steps.append(Step(step.name, step.milliseconds, rate, step.synops, bits, needed / seconds))
+        steps.append(Step(step.name, step.milliseconds, rate, step.sops, bits, needed / seconds))
         ideal, spent = ideal + needed, spent + seconds
     return Profile(steps, ceilings, ideal / spent if spent else 0.0)
 

@@ -153,7 +153,7 @@ def _layers(result: Result, row: Row) -> str:
     cells = [
         [
             step["name"], f"{step['ms']:.3f} ms", f"{step['rate']:.3f}", str(step["bits"]),
-            f"{step['synops'] / step['ms'] / 1e6:.1f}", f"{step['share']:.0%}",
+            f"{step['sops'] / step['ms'] / 1e6:.1f}", f"{step['share']:.0%}",
         ]
         for step in shown
     ]  # fmt: skip

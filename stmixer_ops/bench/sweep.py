@@ -78,7 +78,7 @@ def measure_layer(
             {
                 "density": density,
                 "measured_density": float(image.mean()),
-                "synops": engine.run(image).stats["spikes"].synops,
+                "sops": engine.run(image).stats["spikes"].sops,
                 "ms": statistics.median(times[key, density]),
             }
             for density, image in images.items()

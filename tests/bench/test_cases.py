@@ -107,7 +107,7 @@ def test_a_case_holds_every_field():
         "patch_embed.main.1.conv",
         "patch_embed.main.2.conv",
     ]
-    assert len(adding) == 8 and all(step["synops"] > 0 for step in adding)
+    assert len(adding) == 8 and all(step["sops"] > 0 for step in adding)
     assert 0 < ours["share"] < 1.5 and {step["bits"] for step in adding} == {32}
     assert list(ours["ceilings"]) == [32] and ours["ceilings"][32] > 1e8
     text = report.show([result], {**dict.fromkeys(("cpu", "threads", "cores", "isa", "commit"), 1),
@@ -285,7 +285,7 @@ def test_sweep_of_a_layer(layer):
     assert list(found["sparse"]) == ["engine", "engine-int8"]
     for points in found["sparse"].values():
         assert [point["density"] for point in points] == [0.1, 0.5]
-        assert all(point["ms"] > 0 and point["synops"] >= 0 for point in points)
+        assert all(point["ms"] > 0 and point["sops"] >= 0 for point in points)
     dense = {row["contestant"]: row for row in found["dense"]}
     assert dense["oneDNN (PyTorch)"]["ms"] > 0
     assert all(("ms" in row) == (row["reason"] is None) for row in dense.values())

@@ -169,17 +169,17 @@ def test_strided_inputs_are_read_as_they_are() -> None:
     np.testing.assert_array_equal(engine(x[::-1, ::-1]), engine(x[::-1, ::-1].copy()))
 
 
-def test_synops_count_the_weights_that_were_added() -> None:
+def test_sops_count_the_weights_that_were_added() -> None:
     graph = patch_graph(image=(3, 9, 7), channels=(6, 12), kernel=3, stride=2, padding=1)
     result = run_checked(graph, images(graph, 2))
     # With weights and source values of one, a convolution's output is its number of addends.
     spikes = result.spikes["lif0"].astype(np.float64).reshape(-1, 6, 9, 7)
     ones = np.ones((12 - 5, 6, 3, 3))
-    assert result.stats["lif0"].synops == conv2d(spikes, ones, 2, 1).sum()
+    assert result.stats["lif0"].sops == conv2d(spikes, ones, 2, 1).sum()
     tokens = 5 * 4
     lif1, lif2 = result.spikes["mix.lif1"], result.spikes["mix.lif2"]
-    assert result.stats["mix.lif1"].synops == lif1.sum() * tokens
-    assert result.stats["mix.lif2"].synops == lif2.sum() * 12
+    assert result.stats["mix.lif1"].sops == lif1.sum() * tokens
+    assert result.stats["mix.lif2"].sops == lif2.sum() * 12
     assert result.stats["mix.lif2"].spikes == lif2.sum()
     assert result.stats["mix.lif2"].rate == pytest.approx(lif2.mean())
 
@@ -200,13 +200,13 @@ def mean_of_one_layer(steps: int = 1, base: bool = True, channels: int = 37) -> 
 @pytest.mark.parametrize("base", [True, False])
 @pytest.mark.parametrize("channels", [7, 37, 160])
 def test_the_mean_of_a_layer_reads_rates(steps: int, base: bool, channels: int) -> None:
-    """mean(W s) = W mean(s): one row per channel, not per spike; counted as the spikes' synops."""
+    """mean(W s) = W mean(s): one row per channel, not per spike; counted as the spikes' sops."""
     graph = mean_of_one_layer(steps, base, channels)
     x = images(graph, 5)
     result = run_checked(graph, x)
     kernels = {s.name: s.kernel.split()[0] for s in Engine(graph).profile(x, 1)}
     assert kernels["late.fc2"] == "dense" and kernels["late.lif2 (rates)"] == "rates"
-    assert result.stats["late.lif2"].synops == channels * result.spikes["late.lif2"].sum()
+    assert result.stats["late.lif2"].sops == channels * result.spikes["late.lif2"].sum()
     assert "late.fc2" not in {layer.name for layer in result.stats if layer.macs}
     for threads in (1, 3):
         engine = Engine(graph, threads)

@@ -354,7 +354,7 @@ def test_files_and_copies(tmp_path: Path) -> None:
     assert (exact(x) != expected.logits).any()
 
 
-def test_synops_and_macs_are_those_of_the_float32_network() -> None:
+def test_sops_and_macs_are_those_of_the_float32_network() -> None:
     graph = patch_graph(steps=2)
     x = images(graph, 2)
     exact = {s.name: s for s in Engine(graph).run(x).stats}
@@ -363,4 +363,4 @@ def test_synops_and_macs_are_those_of_the_float32_network() -> None:
     for layer in stats:
         assert (layer.neurons, layer.macs) == (exact[layer.name].neurons, exact[layer.name].macs)
     lif2 = stats["mix.lif2"]
-    assert lif2.synops == 37 * lif2.spikes > 0
+    assert lif2.sops == 37 * lif2.spikes > 0

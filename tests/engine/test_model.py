@@ -79,7 +79,7 @@ def test_golden_vectors(path: Path) -> None:
     )
 
 
-def test_synops_macs_and_rates_are_the_recorders() -> None:
+def test_sops_macs_and_rates_are_the_recorders() -> None:
     model = make_model("odd_40")
     x = make_input(model, 3)
     stats = so.Engine.compile(model).run(x, record=True).stats
@@ -87,7 +87,7 @@ def test_synops_macs_and_rates_are_the_recorders() -> None:
         model(x)
     if recorded.counts != {layer.name: layer.spikes for layer in stats if layer.neurons}:
         pytest.skip("a spike was rounded differently; the counts cannot be compared")
-    assert recorded.sops == {layer.name: layer.synops for layer in stats if layer.neurons}
+    assert recorded.sops == {layer.name: layer.sops for layer in stats if layer.neurons}
     assert recorded.rates == pytest.approx({s.name: s.rate for s in stats if s.neurons})
     assert recorded.macs == {layer.name: layer.macs for layer in stats if layer.macs}
 

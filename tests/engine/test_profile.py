@@ -51,8 +51,8 @@ def test_huge_kernels_fall_back_to_16_bits() -> None:
 
 
 @pytest.mark.parametrize("sequence", [None, 3])
-def test_synops_are_each_layers_own(sequence: int | None) -> None:
-    """Two layers behind one population share its spikes, not its synops."""
+def test_sops_are_each_layers_own(sequence: int | None) -> None:
+    """Two layers behind one population share its spikes, not its sops."""
     graph = patch_graph(image=(3, 9, 7), channels=(6, 12), steps=2)
     graph.currents[-3]["projections"].append(
         graph.projection("again", "linear", "late.lif1", graph.tensors["mix.fc.weight"][:7])
@@ -60,9 +60,9 @@ def test_synops_are_each_layers_own(sequence: int | None) -> None:
     x = images(graph, 5, sequence)
     engine = Engine(graph)
     result, profile = engine.run(x, record=True), engine.profile(x, 1)
-    synops = {s.name: s.synops for s in profile if s.synops}
+    sops = {s.name: s.sops for s in profile if s.sops}
     spikes = {name: s.astype(np.int64) for name, s in result.spikes.items()}
-    assert synops == {
+    assert sops == {
         "conv1": conv2d(spikes["lif0"].reshape(-1, 6, 9, 7), np.ones((7, 6, 3, 3)), 2, 1).sum(),
         "mix.stm": 20 * spikes["mix.lif1"].sum(),
         "mix.fc": 12 * spikes["mix.lif2"].sum(),
@@ -70,8 +70,8 @@ def test_synops_are_each_layers_own(sequence: int | None) -> None:
         "again": 7 * spikes["late.lif1"].sum(),
         "late.fc2": 12 * spikes["late.lif2"].sum(),
     }
-    assert sum(synops.values()) == result.stats.synops
-    assert result.stats["late.lif1"].synops == synops["late.fc1"] + synops["again"]
+    assert sum(sops.values()) == result.stats.sops
+    assert result.stats["late.lif1"].sops == sops["late.fc1"] + sops["again"]
 
 
 def test_bytes_are_those_of_weights_and_lists() -> None:
@@ -105,4 +105,4 @@ def test_profiles_print_as_tables() -> None:
         "sum                               2.250",
     ]
     assert repr(profile) == "Profile(2 steps, 2.250 ms)"
-    assert profile[1].synops_per_second == 1.5e9 and profile[:1] == [profile[0]]
+    assert profile[1].sops_per_second == 1.5e9 and profile[:1] == [profile[0]]
