@@ -66,7 +66,10 @@ def test_the_report_says_what_the_engines_do(checkpoint, compiled):
     found = disagreement(exact.graph, engine.graph, shown)
     assert report["disagreement"] == {name: vars(d) for name, d in found.items()}
     samples = prepared(spread_images(data.train, 100))
-    again = so.Engine.compile(model, "int8", samples, int16_layers=report["int16_layers"])
+    again = so.Engine.compile(
+        model, "int8", samples, int16_layers=report["int16_layers"], mean=data.mean, std=data.std
+    )
+    assert engine.mean == pytest.approx(data.mean) and engine.std == pytest.approx(data.std)
     assert again.graph.description() == engine.graph.description()
 
 
