@@ -84,7 +84,7 @@ class Stats(Costs, Sequence[LayerStats]):
     def layer_totals(self) -> Iterator[Row]:
         for layer in self:
             rate = layer.rate if layer.neurons else None
-            yield Row(layer.name, rate, layer.spikes, layer.macs, layer.synops, layer.neurons)
+            yield Row(layer.name, rate, layer.spikes, layer.macs, layer.sops, layer.neurons)
 
     def __repr__(self) -> str:
         return (
