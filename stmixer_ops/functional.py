@@ -28,6 +28,7 @@ from torch import Tensor
 
 from .ops.bn_lif import op as _bn_lif
 from .ops.conv_lif import op as _conv_lif
+from .ops.flops import register_when_counted
 from .ops.lif import op as _lif
 from .ops.lif.spec import (
     LIFSpec,
@@ -55,6 +56,7 @@ __all__ = [
 ]
 
 _DSPIKE = Dspike(2.5)
+register_when_counted()
 
 
 def _results(*values: Tensor | None) -> Any:
