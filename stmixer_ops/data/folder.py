@@ -7,7 +7,8 @@ Names of splits are known in any case. Hidden files and folders (``.ipynb_checkp
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,17 +48,20 @@ def load_folder(root: Path, options: LoadOptions) -> Sets:
         FileNotFoundError, ValueError: naming the folder, what was looked for and what was found.
     """
     train_root, test_root, notes = find_splits(root)
-    classes = _class_names(train_root)
+    classes = _classes(train_root)
+    names = tuple(classes)
     if test_root is None:
-        files = _scan(root, classes)
+        files = _scan(classes)
         test = held_out([label for _, label in files])
         train_files = [f for f, t in zip(files, test, strict=True) if not t]
         test_files = [f for f, t in zip(files, test, strict=True) if t]
         if not test_files:
             raise ValueError(f"{root}: expected at least 5 images in a class to hold one out")
     else:
-        _compare_classes(train_root, classes, test_root, _class_names(test_root))
-        train_files, test_files = _scan(train_root, classes), _scan(test_root, classes)
+        test_classes = _classes(test_root)
+        _compare_classes(train_root, classes, test_root, test_classes)
+        train_files = _scan(classes)
+        test_files = _scan({name: test_classes[name] for name in names})
     whole = [
         FolderImages([p for p, _ in f], [c for _, c in f], options.img_size, options.in_channels)
         for f in (train_files, test_files)
@@ -66,9 +70,9 @@ def load_folder(root: Path, options: LoadOptions) -> Sets:
     skipped = sum(map(len, whole)) - len(train) - len(test_set)
     counts = train.labels.bincount(minlength=len(classes))
     if skipped and (int(counts.min()) == 0 or len(test_set) == 0):
-        empty = f"class {classes[int(counts.argmin())]!r}" if len(test_set) else "the test set"
+        empty = f"class {names[int(counts.argmin())]!r}" if len(test_set) else "the test set"
         raise ValueError(f"{root}: {empty} has no readable image; {left_out[0]}")
-    return Sets(train, test_set, classes, (*notes, *left_out), skipped)
+    return Sets(train, test_set, names, (*notes, *left_out), skipped)
 
 
 def _readable(
@@ -103,7 +107,7 @@ def survey(root: Path, opened: int = 32) -> tuple[int, int]:
         FileNotFoundError, ValueError: as :func:`load_folder`.
     """
     train_root, test_root, _ = find_splits(root)
-    files = _scan(train_root, _class_names(train_root))
+    files = _scan(_classes(train_root))
     count = len(files) if test_root is not None else len(files) - len(files) // TEST_EVERY
     sides = []
     for path, _ in files[:: -(-len(files) // opened)]:
@@ -160,15 +164,22 @@ def _is_data(name: str) -> bool:
     return not name.startswith(".") and name.lower() not in SYSTEM_NAMES
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def _folders(folder: Path) -> list[Path]:
-    return sorted(Path(e.path) for e in os.scandir(folder) if _is_data(e.name) and e.is_dir())
+    return sorted(Path(e.path) for e in os.scandir(folder) if _is_data(e.name) and _is_folder(e))
 
 
 def _pictures(folder: Path) -> list[Path]:
     return [
         Path(e.path)
         for e in os.scandir(folder)
-        if _is_data(e.name) and e.name.lower().endswith(SUFFIXES) and not e.is_dir()
+        if _is_data(e.name) and e.name.lower().endswith(SUFFIXES) and not _is_folder(e)
     ]
 
 
@@ -181,8 +192,13 @@ def _walk(folder: Path, seen: set[str]) -> list[Path]:
     return _pictures(folder) + [p for f in _folders(folder) for p in _walk(f, seen)]
 
 
-def _class_names(folder: Path) -> tuple[str, ...]:
-    names = tuple(f.name for f in _folders(folder))
+def _classes(folder: Path) -> dict[str, Path]:
+    """Name of each class and its folder. Letters with accents are one character in the names, as
+    Linux writes them; macOS takes them apart."""
+    folders = _folders(folder)
+    names = dict(sorted((unicodedata.normalize("NFC", f.name), f) for f in folders))
+    if len(names) < len(folders):
+        raise ValueError(f"{folder}: two folders have the same name, of {_listed(folders)}")
     if not names:
         loose = len(_pictures(folder))
         found = f"{loose} images without one" if loose else "no folder"
@@ -194,7 +210,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
 
 
 def _compare_classes(
-    train: Path, classes: Sequence[str], test: Path, test_classes: Sequence[str]
+    train: Path, classes: Collection[str], test: Path, test_classes: Collection[str]
 ) -> None:
     missing = {test: set(classes) - set(test_classes), train: set(test_classes) - set(classes)}
     if any(missing.values()):
@@ -208,14 +224,13 @@ def _compare_classes(
         raise ValueError(f"{test}: expected the classes of {train.name}: {'; '.join(parts)}")
 
 
-def _scan(folder: Path, classes: Sequence[str]) -> _Files:
+def _scan(classes: Mapping[str, Path]) -> _Files:
     found: _Files = []
-    for label, name in enumerate(classes):
-        paths = sorted(_walk(folder / name, set()))
+    for label, (name, folder) in enumerate(classes.items()):
+        paths = sorted(_walk(folder, set()))
         if not paths:
             raise ValueError(
-                f"{folder / name}: expected images ({', '.join(SUFFIXES)}) of class {name!r}, "
-                "found none"
+                f"{folder}: expected images ({', '.join(SUFFIXES)}) of class {name!r}, found none"
             )
         found += [(path, label) for path in paths]
     return found

@@ -93,7 +93,7 @@ class Recipe:
         if value is None or kind not in (int, int | None, float, bool):
             return value
         try:
-            if kind is float:
+            if kind is float and not isinstance(value, str):
                 return float(value)
             return bool(value) if isinstance(value, bool | np.bool_) else operator.index(value)
         except TypeError:
@@ -260,7 +260,9 @@ def get_recipe(name: str | None = None, *, data: str | None = None, **changes: A
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """``recipe`` with ``changes``, its schedule lasting the ``epochs`` among them."""
     changes = dict(changes)
-    if "cooldown_epochs" not in changes and changes.get("epochs", 0) >= 1:
+    epochs = changes.get("epochs", 0)
+    # What is no number of epochs is refused by name below.
+    if "cooldown_epochs" not in changes and hasattr(epochs, "__index__") and epochs >= 1:
         recipe = recipe.lasting(changes.pop("epochs"))
     return recipe.replace(**changes)
 

@@ -136,6 +136,13 @@ def test_classes_of_both_splits_are_compared_by_name(tmp_path):
         assert text in str(error.value)
 
 
+def test_accents_are_the_same_letters_on_every_system(tmp_path):
+    write_images(tmp_path / "train", {"caf\u00e9": 2, "dog": 2}, (8, 8))
+    write_images(tmp_path / "test", {"cafe\u0301": 1, "dog": 2}, (8, 8))
+    data = load_dataset("folder", tmp_path, img_size=8)
+    assert data.classes == ("caf\u00e9", "dog") and data.test.labels.tolist() == [0, 1, 1]
+
+
 def test_hidden_and_system_files_are_no_data(tmp_path):
     write_images(tmp_path, TWO, (8, 8))
     clean = files_of(tmp_path)
@@ -153,6 +160,7 @@ def test_links_are_followed_once(tmp_path):
     os.symlink(tmp_path / "elsewhere" / "dog", root / "dog")
     os.symlink(tmp_path / "elsewhere" / "more", root / "cat" / "more")
     os.symlink(root / "cat", root / "cat" / "loop")
+    os.symlink("self", root / "cat" / "self")
     train, test = files_of(root)
     assert len(train) + len(test) == 14
     assert "cat/more/0001.png" in train + test and not any("loop" in f for f in train + test)

@@ -87,9 +87,12 @@ def test_numpy_numbers_are_taken_and_others_refused():
     )  # fmt: skip
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
     assert (recipe.epochs, recipe.lr, recipe.sml) == (3, 0.5, False)
-    for change in ({"epochs": 2.5}, {"epochs": "3"}, {"img_size": 8.0}, {"lr": [1]}):
-        with pytest.raises(ValueError, match=rf"{next(iter(change))} must be a (whole )?number"):
-            Recipe(**change)
+    for change in (
+        {"epochs": 2.5}, {"epochs": "3"}, {"img_size": 8.0}, {"lr": [1]}, {"lr": "0.1"},
+    ):  # fmt: skip
+        for make in (Recipe, get_recipe):
+            with pytest.raises(ValueError, match=rf"{next(iter(change))} must be a (whole )?numb"):
+                make(**change)
 
 
 # -- What is refused ------------------------------------------------------------------------------
