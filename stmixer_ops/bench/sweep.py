@@ -57,7 +57,7 @@ def measure_layer(
     weight = rng.normal(0, 2 / np.sqrt(fan_in), layer.weight).astype(np.float32)
     images = {d: (rng.random((1, *layer.image)) < d).astype(np.float32) for d in densities}
     graph = graph_of(layer, weight)
-    integer = calibrated(graph, np.concatenate(list(images.values())))
+    integer = calibrated(graph, np.concatenate(list(images.values())), run=Engine)
     engines = {"engine": Engine(graph, threads), "engine-int8": Engine(integer, threads)}
     dense = Dense(layer, weight)
     for key, engine in engines.items():

@@ -64,7 +64,7 @@ def compare_precisions(
     return Comparison(
         data.name,
         len(x),
-        disagreement(exact.graph, engine.graph, x.numpy()),
+        disagreement(exact, engine, x.numpy()),
         Answers(
             len(fp32), int(fp32.sum()), int(int8.sum()),
             int((fp32 & ~int8).sum()), int((int8 & ~fp32).sum()),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 
 from ..graph import Graph
 from ..graph.quantize import direct_layers, quantize
+from .disagreement import Executor, disagreement
 
 MAX_SAMPLES = 256
 LOCAL_LIMIT = 0.004
@@ -16,7 +17,11 @@ LOCAL_LIMIT = 0.004
 
 
 def calibrated(
-    graph: Graph, samples: Any = None, int16_layers: Collection[str] | None = None
+    graph: Graph,
+    samples: Any = None,
+    int16_layers: Collection[str] | None = None,
+    *,
+    run: Callable[[Graph], Executor],
 ) -> Graph:
     """Quantise ``graph``.
 
@@ -30,20 +35,19 @@ def calibrated(
         samples: float32 inputs of the network, an array or a tensor; the first ``MAX_SAMPLES``
             images are used.
         int16_layers: projections that get 16 bits in any case.
+        run: makes an executor of a graph (:class:`~stmixer_ops.Engine`).
     Raises:
         ValueError: samples of another shape or not finite; an unknown projection.
     """
     wide = set(int16_layers or ())
     if samples is None:
         return quantize(graph, wide)
-    from .disagreement import disagreement
-
-    x = _checked(graph, samples)
+    x, exact = _checked(graph, samples), run(graph)
     limit = 2 * max(float(np.abs(x).max()), 1e-6)
     slim = direct_layers(graph)
     while True:
         integer = quantize(graph, wide, limit, slim)
-        found = disagreement(graph, integer, x)
+        found = disagreement(exact, run(integer), x)
         bad = {
             layer
             for name, d in found.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..graph import Description, Graph
-from .engine import Engine
 
 _BATCH = 16
 
@@ -31,13 +31,22 @@ class Disagreement:
     free: float
 
 
-def disagreement(graph: Graph, integer: Graph, x: np.ndarray) -> dict[str, Disagreement]:
-    """Compare ``integer``, made of the float32 ``graph``, on ``x``.
+class Executor(Protocol):
+    """What runs a graph and shows its spikes, as :class:`~stmixer_ops.Engine` does."""
+
+    @property
+    def graph(self) -> Graph: ...
+
+    def run(self, x: Any, record: bool = False) -> Any: ...
+
+
+def disagreement(exact: Executor, tested: Executor, x: np.ndarray) -> dict[str, Disagreement]:
+    """Compare ``tested``, an int8 network, on ``x`` with ``exact``, the float32 one it came from.
 
     Args:
         x: ``[B, C, H, W]`` or ``[T, B, C, H, W]`` (``[B, T, ...]`` if the graph is batch-first).
     """
-    exact, tested = Engine(graph), Engine(integer)
+    graph = exact.graph
     wrong: dict[str, np.ndarray] = {}
     batch_dim = 0 if x.ndim == 4 or graph.batch_first else 1
     count = -(-x.shape[batch_dim] // _BATCH)

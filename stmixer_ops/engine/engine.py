@@ -137,7 +137,7 @@ class Engine:
         if precision == "int8":
             from .calibrate import calibrated
 
-            graph = calibrated(graph, calibration, int16_layers)
+            graph = calibrated(graph, calibration, int16_layers, run=lambda g: cls(g, num_threads))
         return cls(graph, num_threads)
 
     @classmethod

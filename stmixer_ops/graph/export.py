@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from ..models import STMixer
 from ..nn import IPSPS, LIF, STM, STMBlock
 from ..nn.block import ChannelMLP, TokenMixer
-from ..nn.embed import ConvBNLIF
+from ..nn.effective import acts_beside_forward, is_norm, merge_hint, with_plain_weights
+from ..nn.embed import ConvBNLIF, InputConv2d
 from ..nn.fused import Folded
 from ..nn.inference import fold_obstacle, folded_values
-from ..nn.wrappers import unwrap
+from ..nn.layers import CountedLinear, SpikeConv2d, SpikeLinear
+from ..nn.wrappers import inner, unwrap
 from .graph import Description, Graph
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -30,13 +32,31 @@ def export(model: nn.Module) -> Graph:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    stmixer = _require(unwrap(model), STMixer, "")
+    outer = model
+    while (inside := inner(outer)) is not None:
+        _refuse_hooks(outer, "")
+        outer = inside
+    plain = with_plain_weights(outer)
+    for path, module in plain.named_modules():
+        if not path.startswith("surrogates"):
+            _refuse_hooks(module, path)
+    stmixer = _require(plain, STMixer, "")
     with torch.no_grad():
         return _Exporter(stmixer).graph
 
 
+def _refuse_hooks(module: nn.Module, path: str) -> None:
+    """Refuse what a call does that the module's class does not say."""
+    reason = acts_beside_forward(module)
+    if reason is not None:
+        raise ValueError(
+            f"the engine cannot express {path or 'the model'} ({type(module).__name__}): {reason}"
+        )
+
+
 def _require(module: nn.Module | None, kind: type[ModuleT], path: str) -> ModuleT:
     """``module`` itself if it is exactly of this kind: a subclass may compute something else."""
+    module = None if module is None else unwrap(module)
     if type(module) is not kind:
         raise ValueError(
             f"the engine cannot express {path or 'the model'} ({type(module).__name__}); "
@@ -68,7 +88,7 @@ def _float64(tensor: Tensor, path: str) -> np.ndarray:
 def _fold(layer: Any, bn: Any, path: str, bn_path: str) -> tuple[np.ndarray, np.ndarray]:
     """Weight ``[out, ...]`` and bias of ``layer`` followed by ``bn`` in eval mode, in float64."""
     name = f"{bn_path} ({type(bn).__name__})"
-    if not isinstance(bn, (nn.modules.batchnorm._BatchNorm, Folded)):
+    if not is_norm(bn) and type(bn) is not Folded:
         raise ValueError(f"the engine cannot express {name}")
     for module, module_path in ((layer, path), (bn, bn_path)):
         for key, value in (*module.named_parameters(), *module.named_buffers()):
@@ -118,8 +138,10 @@ class _Exporter:
         """The convolution of a stage with its BN folded in, and the bias that is left."""
         _children(stage, "conv bn lif", path)
         conv, conv_path = stage.conv, f"{path}.conv"
-        if not isinstance(conv, nn.Conv2d):
-            raise ValueError(f"the engine cannot express {conv_path} ({type(conv).__name__})")
+        if type(conv) not in (nn.Conv2d, InputConv2d, SpikeConv2d):
+            raise ValueError(
+                f"the engine cannot express {conv_path} ({type(conv).__name__}){merge_hint(conv)}"
+            )
         simple = conv.groups == 1 and set(conv.dilation) == {1} and conv.padding_mode == "zeros"
         uniform = len(set(conv.stride)) == 1 and len(set(conv.padding)) == 1
         if not simple or not uniform or isinstance(conv.padding, str):
@@ -137,8 +159,10 @@ class _Exporter:
     def linear(
         self, layer: Any, bn: Any, path: str, bn_path: str, source: str
     ) -> tuple[Description, np.ndarray]:
-        if not isinstance(layer, nn.Linear):
-            raise ValueError(f"the engine cannot express {path} ({type(layer).__name__})")
+        if type(layer) not in (nn.Linear, CountedLinear, SpikeLinear):
+            raise ValueError(
+                f"the engine cannot express {path} ({type(layer).__name__}){merge_hint(layer)}"
+            )
         weight, bias = _fold(layer, bn, path, bn_path)
         return self.graph.projection(path, "linear", source, weight), bias
 

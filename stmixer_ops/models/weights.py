@@ -70,6 +70,11 @@ def read_weights(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[di
     return {_INFIX.sub("", key): value for key, value in state.items()}, origin
 
 
+def plain_name(key: str) -> str:
+    """A name in a state dict without what ``torch.compile``, FSDP and DDP add to it."""
+    return _INFIX.sub("", key).removeprefix("module.")
+
+
 def strip_prefix(
     weights: Mapping[str, Tensor], known: Callable[[str], bool], origin: str
 ) -> tuple[dict[str, Tensor], list[str]]:

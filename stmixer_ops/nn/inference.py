@@ -10,6 +10,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..surrogate import Dspike
+from .effective import (
+    is_frozen_norm,
+    is_norm,
+    merge_hint,
+    replaced_forward,
+    with_plain_weights,
+)
 from .embed import InputConv2d
 from .fused import Folded, has_hooks
 from .layers import CountedLinear, SpikeConv2d, SpikeLinear
@@ -18,7 +25,6 @@ from .sml import SurrogateModule
 from .wrappers import unwrap
 
 _LAYERS = (SpikeLinear, CountedLinear, SpikeConv2d, InputConv2d)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 def optimize_for_inference(model: nn.Module) -> nn.Module:
@@ -34,9 +40,10 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
     :class:`stmixer_ops.Engine`.
 
     Args:
-        model: :class:`~stmixer_ops.STMixer`, :class:`~stmixer_ops.Spikformer`, or any module whose
-            batch norms all are in this library's modules (an :class:`~stmixer_ops.STMBlock` on its
-            own). In eval mode; wrappers of ``torch.compile`` and DDP are taken off.
+        model: :class:`~stmixer_ops.STMixer`, :class:`~stmixer_ops.Spikformer`, or any network that
+            holds modules of this library, in eval mode; other modules in it stay as they are.
+            Wrappers of ``torch.compile``, DDP and moving averages are taken off. Weights that are
+            computed from others (parametrised, pruned) are computed once.
     Returns:
         the same classes and module paths, in eval mode. In ``state_dict`` each layer has gained a
         ``bias`` and the entries of its batch norm are gone; surrogate modules, which serve training
@@ -44,13 +51,18 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
         :class:`~stmixer_ops.record` and ``Engine.compile`` work on it as on ``model``.
     Raises:
         TypeError: ``model`` is no module.
-        ValueError: what cannot be folded, by module path: a batch norm in training mode, without
-            running statistics, with hooks, of a foreign kind or behind an unknown layer; neurons
-            whose (custom) surrogate does not fire exactly where ``u >= 0``.
+        ValueError: by module path, a batch norm in training mode, or a ``forward`` that was set on
+            a module; in a module of this library one
+            that cannot be folded, since it has no running statistics, has hooks, is of a foreign
+            kind or follows a foreign layer; neurons whose (custom) surrogate does not fire exactly
+            where ``u >= 0``.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    result = copy.deepcopy(unwrap(model))
+    inside = unwrap(model)
+    plain = with_plain_weights(inside)
+    result = copy.deepcopy(plain) if plain is inside else plain
+    _check_modules(inside)
     _drop_surrogate_modules(result)
     folded: set[nn.Module] = set()
     for path, module in result.named_modules():
@@ -58,16 +70,14 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
         for layer, bn in vars(type(module)).get("normalised", {}).items():
             _fold_into(module, layer, bn, path, folded)
     for path, module in result.named_modules():
-        if isinstance(module, _BatchNorm):
-            _refuse(module, path, "it follows no layer of this library's modules")
         if isinstance(module, LIF):
             _forget_surrogate(module, path)
     return result.eval().requires_grad_(False)
 
 
-def fold_obstacle(bn: nn.Module) -> str | None:
+def fold_obstacle(bn: Any) -> str | None:
     """What keeps the numbers of ``bn`` from being constants, or None."""
-    if isinstance(bn, _BatchNorm):
+    if isinstance(bn, _BatchNorm) or is_frozen_norm(bn):
         if bn.running_mean is None or bn.running_var is None:
             return "without running statistics: batch statistics exist in training only"
         if bool((bn.running_var + bn.eps <= 0).any()):
@@ -78,7 +88,7 @@ def fold_obstacle(bn: nn.Module) -> str | None:
 def folded_values(layer: Any, bn: Any) -> tuple[Tensor, Tensor]:
     """Weight ``[out, ...]`` and bias ``[out]`` of ``layer`` followed by ``bn`` in eval mode.
 
-    In float64; ``bn`` may be :class:`Folded`.
+    In float64; ``bn`` may be :class:`Folded` or a frozen norm.
     """
     weight = layer.weight.detach().double()
     bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().double()
@@ -95,6 +105,14 @@ def folded_values(layer: Any, bn: Any) -> tuple[Tensor, Tensor]:
 
 def _refuse(module: nn.Module, path: str, reason: str) -> None:
     raise ValueError(f"cannot fold {path or 'the model'} ({type(module).__name__}): {reason}")
+
+
+def _check_modules(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and module.training:
+            _refuse(module, path, "it is in training mode; call model.eval() first")
+        if (reason := replaced_forward(module)) is not None:
+            _refuse(module, path, reason)
 
 
 def _drop_surrogate_modules(model: nn.Module) -> None:
@@ -115,13 +133,11 @@ def _fold_into(
     if isinstance(bn, Folded):
         return
     if type(layer) not in _LAYERS:
-        _refuse(layer, layer_path, "it is no layer of this library")
+        _refuse(layer, layer_path, f"it is no layer of this library{merge_hint(layer)}")
     if layer in folded:
         _refuse(layer, layer_path, "it is used in two places")
-    if type(bn) not in _NORMS:
+    if not is_norm(bn):
         _refuse(bn, bn_path, "it is no batch norm of PyTorch")
-    if bn.training:
-        _refuse(bn, bn_path, "it is in training mode; call model.eval() first")
     if has_hooks(bn):
         _refuse(bn, bn_path, "it has hooks, which nobody would call")
     obstacle = fold_obstacle(bn)

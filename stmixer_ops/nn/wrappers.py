@@ -13,7 +13,13 @@ def inner(module: nn.Module) -> nn.Module | None:
     compiled = getattr(module, "_orig_mod", None)
     if isinstance(compiled, nn.Module):
         return compiled
-    return module.module if isinstance(module, _WRAPPERS) else None
+    wraps = isinstance(module, _WRAPPERS) or _is_timms_average(module)
+    return module.module if wraps else None  # type: ignore[return-value]
+
+
+def _is_timms_average(module: nn.Module) -> bool:
+    kind = type(module)
+    return kind.__name__.startswith("ModelEma") and kind.__module__ == "timm.utils.model_ema"
 
 
 def unwrap(model: nn.Module) -> nn.Module:

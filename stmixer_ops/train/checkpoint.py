@@ -21,6 +21,8 @@ from ..models import create_model
 from ..models.base import SpikingClassifier
 from ..models.fitting import fit_weights
 from ..models.pretrained import pretrained_weights
+from ..models.weights import plain_name, some
+from ..nn.wrappers import unwrap
 
 FORMAT = "stmixer_ops.checkpoint/1"
 _SECTIONS = {"model": ("name", "kwargs"), "data": ("name", "classes", "mean", "std", "img_size")}
@@ -78,7 +80,11 @@ def save_checkpoint(
     config: Mapping[str, Any],
     optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
-    """Write ``model`` (and ``optimizer``) with ``config`` to ``path``, atomically."""
+    """Write ``model`` (and ``optimizer``) with ``config`` to ``path``, atomically.
+
+    Of a compiled, data-parallel or averaged model what is inside is written.
+    """
+    model = unwrap(model)
     safetensors = require("safetensors.torch", "files", "saving a checkpoint")
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     if optimizer is not None:
@@ -119,6 +125,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
     for key, value in tensors.items():
         part, _, name = key.partition(".")
+        name = plain_name(name)
         if part not in parts:
             raise ValueError(f"{path}: expected tensors model.* and optimizer.*, got {key!r}")
         parts[part][name] = value
@@ -143,9 +150,14 @@ def load_first_weights(model: nn.Module, source: str | Path, classes: Sequence[s
     path = user_path(source)
     if path.suffix == ".safetensors" and (not path.exists() or _is_own(path)):
         saved = load_checkpoint(path)
-        keep_head = saved.config["data"]["classes"] != list(classes)
-        return fit_weights(
-            model, saved.model_state, str(path), keep_head=keep_head, need_surrogates=False
+        theirs, mine = list(saved.config["data"]["classes"]), list(classes)
+        others = theirs != mine
+        notes = [f"{path}: its classes are {some(theirs)}, here {some(mine)}"] if others else []
+        spec = saved.config["model"]
+        with torch.device("meta"):  # a grid need not be a square
+            grid = create_model(spec["name"], **spec["kwargs"]).grid_size
+        return notes + fit_weights(
+            model, saved.model_state, str(path), grid=grid, keep_head=others, need_surrogates=False
         )
     state, origin, notes = pretrained_weights(model, path)
     return [*notes, *fit_weights(model, state, origin, need_surrogates=False)]

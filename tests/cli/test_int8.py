@@ -63,7 +63,7 @@ def test_the_report_says_what_the_engines_do(checkpoint, compiled):
     assert {"blocks.1.token_mixer.stm", "patch_embed.main.0.conv"} <= set(report["int16_layers"])
     assert "head" not in report["int16_layers"]
     shown = prepared(spread_images(data.test, 256)).numpy()
-    found = disagreement(exact.graph, engine.graph, shown)
+    found = disagreement(exact, engine, shown)
     assert report["disagreement"] == {name: vars(d) for name, d in found.items()}
     samples = prepared(spread_images(data.train, 100))
     again = so.Engine.compile(

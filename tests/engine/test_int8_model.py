@@ -64,7 +64,7 @@ def test_local_disagreement(name: str, calibrate: bool) -> None:
 @pytest.mark.parametrize("name", ["static", "slow_4", "neuron", "events_4"])
 def test_models_are_exact_integers(name: str) -> None:
     model = model_of(name)
-    graph = calibrated(export(model), make_input(model, 8))
+    graph = calibrated(export(model), make_input(model, 8), run=Engine)
     run_exactly(graph, make_input(model, 2).numpy())
 
 
@@ -77,7 +77,7 @@ def test_disagreement_counts_what_it_says(sequence: bool, batch_first: bool) -> 
         x = np.ascontiguousarray(x.swapaxes(0, 1))
     graph.batch_first = batch_first
     integer = quantize(graph)
-    found = disagreement(graph, integer, x)
+    found = disagreement(Engine(graph), Engine(integer), x)
     counts = local_counts(graph, x, Engine(integer))
     exact, got = (Engine(g).run(x, record=True).spikes for g in (graph, integer))
     assert list(found) == list(counts)
@@ -92,7 +92,7 @@ def test_disagreement_counts_what_it_says(sequence: bool, batch_first: bool) -> 
 def test_calibration_finds_the_range_of_the_input(largest: float) -> None:
     graph = patch_graph()
     x = np.clip(images(graph, 4), -1, 1) * np.float32(largest)
-    shift = calibrated(graph, x).input_shift
+    shift = calibrated(graph, x, run=Engine).input_shift
     assert 2 * largest * 2**shift <= 2**15 - 1 < 2 * largest * 2 ** (shift + 1)
     assert quantize(graph).input_shift == 10  # without samples: [-16, 16]
 
@@ -115,9 +115,9 @@ def dtypes(graph: Graph) -> dict[str, str]:
 def test_calibration_promotes_layers_that_8_bits_are_too_coarse_for() -> None:
     graph = coarse_graph()
     x, others = images(graph, 32), images(graph, 32, seed=2)
-    plain, fitted = quantize(graph), calibrated(graph, x)
+    plain, fitted = quantize(graph), calibrated(graph, x, run=Engine)
     assert dtypes(plain)["conv1"] == "int8"
-    assert disagreement(graph, plain, others)["mix.lif1"].local > 10 * LIMIT
+    assert disagreement(Engine(graph), Engine(plain), others)["mix.lif1"].local > 10 * LIMIT
     assert dtypes(fitted) == {
         "conv0": "int8", "protect": "int16", "conv1": "int16", "mix.stm": "int8",
         "mix.fc": "int16", "late.fc1": "int8", "late.fc2": "int8", "head": "int16",
@@ -140,11 +140,11 @@ def test_layers_by_name() -> None:
 def test_tensors_arrays_and_sequences_calibrate_alike() -> None:
     graph = patch_graph(steps=3)
     x = images(graph, 4, 3)
-    expected = calibrated(graph, x[0])
+    expected = calibrated(graph, x[0], run=Engine)
     for samples in (torch.from_numpy(x[0]), x[0].astype(np.float64), x[0].tolist()):
-        fitted = calibrated(graph, samples)
+        fitted = calibrated(graph, samples, run=Engine)
         assert fitted.description() == expected.description()
-    assert calibrated(graph, x).input_shift <= expected.input_shift
+    assert calibrated(graph, x, run=Engine).input_shift <= expected.input_shift
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_tensors_arrays_and_sequences_calibrate_alike() -> None:
 )
 def test_bad_samples(samples: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        calibrated(patch_graph(), samples)
+        calibrated(patch_graph(), samples, run=Engine)
 
 
 def test_a_model_without_a_head_is_refused() -> None:

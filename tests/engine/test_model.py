@@ -151,7 +151,45 @@ def _replace(path: str, module: nn.Module):
     return change
 
 
+class ScaledLinear(nn.Linear):
+    def forward(self, x, *_):
+        return 2 * super().forward(x)
+
+
+class ScaledNorm(nn.BatchNorm1d):
+    def forward(self, y):
+        return 2 * super().forward(y)
+
+
+class LoRA(nn.Module):
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base = base
+        self.down = nn.Linear(base.in_features, 2, bias=False)
+        self.up = nn.Linear(2, base.out_features, bias=False)
+
+    def forward(self, x, *_):
+        return self.base(x) + self.up(self.down(x))
+
+
+def _replace_forward(model: nn.Module) -> None:
+    block = model.blocks[0]
+    forward = block.forward
+    block.forward = lambda x: 2 * forward(x)
+
+
 REFUSED = {
+    "a wrapped layer": (_replace("blocks.0.token_mixer.fc1", LoRA(nn.Linear(32, 32))),
+                        r"blocks\.0\.token_mixer\.fc1 \(LoRA\); merge adapters"),
+    "a subclass of a layer": (_replace("blocks.0.token_mixer.fc1", ScaledLinear(32, 32)),
+                              r"blocks\.0\.token_mixer\.fc1 \(ScaledLinear\)"),
+    "a subclass of a norm": (_replace("blocks.0.token_mixer.bn1", ScaledNorm(32)),
+                             r"blocks\.0\.token_mixer\.bn1 \(ScaledNorm\)"),
+    "a hook": (lambda m: m.blocks[1].register_forward_hook(lambda m, args, y: 2 * y),
+               r"blocks\.1 \(STMBlock\): it has forward hooks.*remove them"),
+    "a hook before": (lambda m: m.head.register_forward_pre_hook(lambda m, args: None),
+                      r"head \(Linear\): it has forward hooks"),
+    "another forward": (_replace_forward, r"blocks\.0 \(STMBlock\): its forward was replaced"),
     "a subclass": (_replace("blocks.1.token_mixer.lif2", Doubled()),
                    r"blocks\.1\.token_mixer\.lif2 \(Doubled\)"),
     "another activation": (_replace("blocks.0.channel_mlp.lif1", nn.ReLU()),

@@ -313,9 +313,13 @@ REFUSED = {
         lambda m: setattr(m.blocks[1].token_mixer, "fc1", m.blocks[0].token_mixer.fc1),
         r"blocks\.1\.token_mixer\.fc1 \(SpikeLinear\): it is used in two places",
     ),
-    "a norm of someone else": (
-        change("head", nn.Sequential(nn.BatchNorm1d(40), nn.Linear(40, 10)).eval()),
-        r"head\.0 \(BatchNorm1d\): it follows no layer",
+    "a wrapped layer": (
+        change("blocks.0.token_mixer.fc1", nn.Sequential(nn.Linear(40, 40))),
+        r"blocks\.0\.token_mixer\.fc1 \(Sequential\): it is no layer.*merge adapters",
+    ),
+    "a norm of someone else in training": (
+        change("head", nn.Sequential(nn.BatchNorm1d(40), nn.Linear(40, 10))),
+        r"head\.0 \(BatchNorm1d\): it is in training mode",
     ),
     "another step": (
         lambda m: setattr(m.blocks[0].token_mixer.lif1, "surrogate", Shifted()),
@@ -361,3 +365,30 @@ def test_folded_norms_are_all_that_changed():
     optimized = so.optimize_for_inference(stmixer())
     changed = {path for path, m in optimized.named_modules() if isinstance(m, Folded)}
     assert changed == {path for path, m in stmixer().named_modules() if isinstance(m, _BatchNorm)}
+
+
+def test_modules_of_others_stay_as_they_are():
+    """A network of one's own with batch norms before and behind a block of this library."""
+    torch.manual_seed(0)
+    block = settle(so.STMBlock(16, 9, 4))
+    stem = settle(nn.Sequential(nn.Conv2d(3, 16, 1), nn.BatchNorm2d(16), so.LIF()))
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.block, self.norm = stem, block, settle(nn.BatchNorm1d(16))
+
+        def forward(self, x):
+            y = self.stem[2](self.stem[1](self.stem[0](x)).expand(2, *x.shape[:1], 16, 3, 3))
+            return self.norm(self.block(y).mean((0, 3, 4)))
+
+    net = Net().double().eval()
+    optimized = so.optimize_for_inference(net)
+    x = torch.randn(4, 3, 3, 3, dtype=torch.float64) * 3
+    with torch.no_grad(), so.record(net) as r:
+        expected = net(x)
+    assert min(r.rates.values()) > 0
+    with torch.no_grad():
+        torch.testing.assert_close(optimized(x), expected, rtol=1e-10, atol=1e-10)
+    assert type(optimized.stem[1]) is nn.BatchNorm2d and type(optimized.norm) is nn.BatchNorm1d
+    assert type(optimized.block.token_mixer.bn1) is Folded

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 import stmixer_ops as so
 from stmixer_ops._files import write_atomically
+from stmixer_ops.models.resample import resample_token_matrices
 from stmixer_ops.train import load_checkpoint, save_checkpoint
+from stmixer_ops.train.checkpoint import load_first_weights
 
 safetensors = pytest.importorskip("safetensors.torch")
 
@@ -162,3 +164,60 @@ def test_a_failure_while_writing_leaves_the_old_file(saved, trained, monkeypatch
             write_atomically(saved, half)
     assert saved.read_bytes() == before
     assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+def test_wrapped_models_are_written_as_what_is_inside(trained, saved, tmp_path):
+    model, optimizer = trained
+    wrapped = torch.nn.DataParallel(torch.compile(model, backend="eager"))
+    save_checkpoint(tmp_path / "w.safetensors", wrapped, CONFIG, optimizer)
+    written, plain = (safetensors.load_file(p) for p in (tmp_path / "w.safetensors", saved))
+    assert written.keys() == plain.keys()
+    assert all(torch.equal(value, plain[key]) for key, value in written.items())
+
+
+def test_files_with_wrappers_in_their_names_are_read(trained, saved, tmp_path):
+    """As an earlier version wrote them."""
+    model, optimizer = trained
+    tensors = safetensors.load_file(saved)
+    renamed = {key.replace(".", "._orig_mod.module.", 1): value for key, value in tensors.items()}
+    path = tmp_path / "w.safetensors"
+    metadata = {"format": "stmixer_ops.checkpoint/1", "config": json.dumps(CONFIG)}
+    safetensors.save_file(renamed, path, metadata)
+    checkpoint = load_checkpoint(path)
+    again = checkpoint.build_model(surrogates=True)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
+    restored = torch.optim.AdamW(again.parameters(), lr=1e-2)
+    checkpoint.restore_optimizer(restored, again)
+    first, mine = next(again.parameters()), next(model.parameters())
+    assert torch.equal(restored.state[first]["exp_avg"], optimizer.state[mine]["exp_avg"])
+
+
+def test_first_weights_for_other_classes_and_sizes(saved, trained, tmp_path):
+    model = small_model(img_size=16, num_classes=5, sml=False)
+    head = model.head.weight.detach().clone()
+    notes = load_first_weights(model, saved, "vwxyz")
+    assert torch.equal(model.head.weight, head)
+    source = trained[0].blocks[1].token_mixer
+    assert torch.equal(model.blocks[1].token_mixer.fc1.weight, source.fc1.weight)
+    expected = resample_token_matrices(source.stm.weight.detach(), (2, 2), (4, 4))
+    assert torch.equal(model.blocks[1].token_mixer.stm.weight, expected)
+    said = ["its classes are a, b, c, here v, w, x, y, z", "left out the readout of 3 classes",
+            "tensors of surrogate modules", "resampled from 2x2 to 4x4"]  # fmt: skip
+    assert len(notes) == len(said)
+    assert all(words in note for words, note in zip(said, notes, strict=True))
+    # As many classes of other names are other classes; those of the same names are not.
+    model = small_model()
+    torch.nn.init.zeros_(model.head.weight)
+    assert len(load_first_weights(model, saved, "xyz")) == 2 and not model.head.weight.any()
+    assert load_first_weights(model, saved, "abc") == []
+    assert torch.equal(model.head.weight, trained[0].head.weight)
+
+
+def test_first_weights_from_someone_elses_file(trained, tmp_path):
+    model = small_model(num_classes=2)
+    state = {f"module.{key}": value for key, value in trained[0].state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "c.pth")
+    (note,) = load_first_weights(model, tmp_path / "c.pth", "ab")
+    assert "left out the readout of 3 classes" in note
+    expected = trained[0].blocks[0].channel_mlp.fc1.weight
+    assert torch.equal(model.blocks[0].channel_mlp.fc1.weight, expected)
