@@ -47,25 +47,12 @@ class STMixer(SpikingClassifier):
     """
 
     def __init__(
-        self,
-        img_size: int | tuple[int, int] = 32,
-        in_channels: int | None = None,
-        num_classes: int = 10,
-        embed_dim: int = 384,
-        depth: int = 4,
-        num_heads: int = 16,
-        mlp_ratio: float = 4.0,
-        downsample: int = 2,
-        T: int = 1,
-        reset: str = "hard",
-        sml: bool = False,
-        batch_first: bool = False,
-        *,
-        in_chans: int | None = None,
-        patch_embed: str = "ipsps",
-        mixer: str = "stm",
-        **lif: Any,
-    ) -> None:
+        self, img_size: int | tuple[int, int] = 32, in_channels: int | None = None,
+        num_classes: int = 10, embed_dim: int = 384, depth: int = 4, num_heads: int = 16,
+        mlp_ratio: float = 4.0, downsample: int = 2, T: int = 1, reset: str = "hard",
+        sml: bool = False, batch_first: bool = False, *, in_chans: int | None = None,
+        patch_embed: str = "ipsps", mixer: str = "stm", **lif: Any,
+    ) -> None:  # fmt: skip
         embeddings = {"ipsps": IPSPS, "sps": SPS}
         if patch_embed not in embeddings:
             raise ValueError(f"patch_embed must be 'ipsps' or 'sps', got {patch_embed!r}")

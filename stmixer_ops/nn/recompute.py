@@ -11,14 +11,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from .lif import LIF
-
 
 def checkpointed(block: nn.Module, call: Callable[..., Any], *args: Any) -> Any:
     """``call(*args)`` of ``block``, which keeps its arguments alone for the backward pass.
 
-    The second pass is not a second batch: running statistics of batch norms are those of one pass,
-    and recorders hear of each spike once.
+    The second pass is not a second batch: running statistics of batch norms are those of one pass.
     """
     options: dict[str, Any] = {}
     if not torch.compiler.is_compiling():  # a compiled second pass changes no buffers anyway
@@ -30,10 +27,8 @@ def checkpointed(block: nn.Module, call: Callable[..., Any], *args: Any) -> Any:
 def _again(block: nn.Module) -> Iterator[None]:
     norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.training]
     kept = [(b, b.clone()) for m in norms for b in m.buffers(recurse=False)]
-    observers, LIF.observers[:] = LIF.observers[:], []
     try:
         yield
     finally:
-        LIF.observers[:] = observers
         for buffer, value in kept:
             buffer.copy_(value)

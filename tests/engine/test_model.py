@@ -161,17 +161,6 @@ class ScaledNorm(nn.BatchNorm1d):
         return 2 * super().forward(y)
 
 
-class LoRA(nn.Module):
-    def __init__(self, base: nn.Linear) -> None:
-        super().__init__()
-        self.base = base
-        self.down = nn.Linear(base.in_features, 2, bias=False)
-        self.up = nn.Linear(2, base.out_features, bias=False)
-
-    def forward(self, x, *_):
-        return self.base(x) + self.up(self.down(x))
-
-
 def _replace_forward(model: nn.Module) -> None:
     block = model.blocks[0]
     forward = block.forward
@@ -179,8 +168,8 @@ def _replace_forward(model: nn.Module) -> None:
 
 
 REFUSED = {
-    "a wrapped layer": (_replace("blocks.0.token_mixer.fc1", LoRA(nn.Linear(32, 32))),
-                        r"blocks\.0\.token_mixer\.fc1 \(LoRA\); merge adapters"),
+    "a wrapped layer": (_replace("blocks.0.token_mixer.fc1", nn.Sequential(nn.Linear(32, 32))),
+                        r"blocks\.0\.token_mixer\.fc1 \(Sequential\); merge adapters"),
     "a subclass of a layer": (_replace("blocks.0.token_mixer.fc1", ScaledLinear(32, 32)),
                               r"blocks\.0\.token_mixer\.fc1 \(ScaledLinear\)"),
     "a subclass of a norm": (_replace("blocks.0.token_mixer.bn1", ScaledNorm(32)),

@@ -76,7 +76,7 @@ def test_thresholds_per_channel_in_integers() -> None:
     lif0["threshold"] = graph._number("lif0.threshold", thresholds)
     integer, x = quantize(graph), images(graph, 4)
     run_exactly(integer, x)
-    assert disagreement(graph, integer, x)["lif0"].local < 0.01
+    assert disagreement(so.Engine(graph), so.Engine(integer), x)["lif0"].local < 0.01
 
 
 @pytest.mark.parametrize(
