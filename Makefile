@@ -46,7 +46,7 @@ test-all: $(STAMPS)/test
 
 # A folder run as a program sees the installed package, not the sources beside it.
 bench: $(STAMPS)/bench
-	$(BIN)/python bench $(BENCH)
+	$(BIN)/python -m bench $(BENCH)
 
 gpu:
 	$(PYTHON_GPU) bench/gpu_stages.py $(GPU)

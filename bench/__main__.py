@@ -1,4 +1,4 @@
-"""``python bench [ops|engine|sweep ...]``: run the benchmarks, print the ratios, keep the results.
+"""``python -m bench [ops|engine|sweep ...]``: run benchmarks, print ratios, keep results.
 
 Every speed is a ratio against a peer in the same run. ``ops`` (``bench_ops.py``) times the
 training ops; ``engine`` and ``sweep`` are the commands ``stmixer bench engine`` and
@@ -18,13 +18,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import floor
-import gpu
-
 from stmixer_ops import cli
 from stmixer_ops._files import write_atomically
 from stmixer_ops.measure.machine import machine
 from stmixer_ops.measure.timing import KEEP_MEMORY
+
+from . import floor, gpu
 
 HERE = Path(__file__).parent
 _RUNS = 7

@@ -1,6 +1,6 @@
 """Training ops against torch.compile, eager PyTorch and SpikingJelly: forward + backward.
 
-Run through ``python bench`` (or pytest with pytest-benchmark). All peers of a group get the
+Run through ``python -m bench`` (or pytest with pytest-benchmark). All peers of a group get the
 same input and the same incoming gradient; the spike rate is recorded beside the times.
 """
 

@@ -1,4 +1,4 @@
-"""What is counted (``python bench floor``) and timed (``python bench gpu``): each case once.
+"""What is counted (``python -m bench floor``) and timed (``python -m bench gpu``): each case once.
 
 A case knows its inputs, one call, and the kernels it needs at the least; who computes it is up to
 the caller: a backend by name, or anything that wraps the call (``torch.compile``).
@@ -10,16 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import networks
 import torch
 import torch.nn.functional as nnf
-import traffic
-from networks import Shape
 from torch import Tensor, nn
-from traffic import Kernel
 
 import stmixer_ops as so
 from stmixer_ops import functional as F
+
+from . import networks, traffic
+from .networks import Shape
+from .traffic import Kernel
 
 SURROGATE = so.surrogate.PiecewiseQuadratic(1.0)
 MODEL = "stmixer_4_384_16"

@@ -1,4 +1,4 @@
-"""``python bench floor``: how fast a GPU can be at all, and what that predicts against the peers.
+"""``python -m bench floor``: how fast a GPU can be, and what that predicts against the peers.
 
 For each case the least bytes and FLOPs of its kernels, the time they take at a given bandwidth and
 rate, and the same for the peers' kernels: a prediction to hold the first measurement against. Not a
@@ -11,13 +11,12 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-import inductor
-import traffic
-from cases import Case, cases
-from tracing import trace_case
-from traffic import Kernel, Machine, total_bytes, total_flops
-
 from stmixer_ops.measure.table import format_table, quantity
+
+from . import inductor, traffic
+from .cases import Case, cases
+from .tracing import trace_case
+from .traffic import Kernel, Machine, total_bytes, total_flops
 
 EAGER, COMPILE = "eager", "torch.compile"
 SPIKINGJELLY, SPIKINGJELLY2 = "SpikingJelly", "SpikingJelly 2.0.0"

@@ -1,4 +1,4 @@
-"""``python bench gpu``: the cases on a GPU against their peers, beside what was predicted.
+"""``python -m bench gpu``: the cases on a GPU against their peers, beside what was predicted.
 
 Each group of cases runs in a process of its own, with a share of the time budget; what is not
 reached is said. Results go to ``bench/results/gpu-<device>.json``. ``--rehearse`` does the same at
@@ -18,15 +18,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import floor
 import torch
-from cases import cases
-from gpu_measure import GROUPS, Row, measure_group
-from gpu_report import report
-from traffic import Machine
 
 from stmixer_ops._files import write_atomically
 from stmixer_ops.measure.machine import machine
+
+from . import floor
+from .cases import cases
+from .gpu_measure import GROUPS, Row, measure_group
+from .gpu_report import report
+from .traffic import Machine
 
 HERE = Path(__file__).parent
 REHEARSAL = HERE.parent / "out" / "gpu-rehearsal"
@@ -88,9 +89,10 @@ def _measure(arguments: argparse.Namespace) -> tuple[list[Row], list[str], bool]
                 notes.append(f"{name}: not reached within {arguments.budget:g} s")
                 continue
             path, start = Path(folder) / f"{name}.jsonl", time.monotonic()
-            command = [sys.executable, str(HERE), "gpu", "--child", name, str(path), *flags]
+            command = [sys.executable, "-m", "bench", "gpu", "--child", name, str(path), *flags]
             try:
-                status = subprocess.run(command, timeout=limit, check=False).returncode
+                done = subprocess.run(command, cwd=HERE.parent, timeout=limit, check=False)
+                status = done.returncode
                 if status:
                     crashed = True
                     notes.append(f"{name}: the process ended with status {status}")

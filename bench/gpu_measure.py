@@ -1,4 +1,4 @@
-"""The child process of ``python bench gpu``: measures the cases of a group, a line per result."""
+"""The child process of ``python -m bench gpu``: the cases of a group, a line per result."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cases import Case, cases
-from gpu_peers import (
+from torch import Tensor
+
+from .cases import Case, cases
+from .gpu_peers import (
     FIRES,
     OURS,
     Contestant,
@@ -23,8 +25,7 @@ from gpu_peers import (
     rates_apart,
     reference_result,
 )
-from gpu_timing import Clock
-from torch import Tensor
+from .gpu_timing import Clock
 
 Row = dict[str, Any]
 

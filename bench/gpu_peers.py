@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as nnf
-from cases import Case
 from torch import Tensor, nn
 
 import stmixer_ops as so
 from stmixer_ops.measure.rates import fit_rates
+
+from .cases import Case
 
 OURS = "stmixer_ops"
 FIRES = ("lif", "bn_lif", "token_mix_lif", "conv_lif")

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import floor
-
 from stmixer_ops.measure.table import format_table
+
+from . import floor
 
 Result = dict[str, Any]
 

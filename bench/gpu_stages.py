@@ -218,8 +218,8 @@ def outcome(outcomes: list[dict[str, str]], stopped: bool, clean: bool) -> dict[
 
 def measure(environment: dict[str, str], budget: float, tests: Path, rehearse: bool) -> int:
     say(f"measuring, at most {budget:.0f} s")
-    command = [sys.executable, "bench", "gpu", "--budget", f"{budget:.0f}", "--tests", str(tests)]
-    command += ["--rehearse"] if rehearse else []
+    command = [sys.executable, "-m", "bench", "gpu", "--budget", f"{budget:.0f}"]
+    command += ["--tests", str(tests), *(["--rehearse"] if rehearse else [])]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 

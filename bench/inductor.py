@@ -11,13 +11,14 @@ import logging
 from pathlib import Path
 
 import torch
-from cases import Case, cases
 from torch._inductor import compile_fx, config, metrics
-from tracing import trace_case
-from traffic import Kernel, total_bytes
 
 from stmixer_ops import use_backend
 from stmixer_ops._files import write_atomically
+
+from .cases import Case, cases
+from .tracing import trace_case
+from .traffic import Kernel, total_bytes
 
 COUNTS = Path(__file__).parent / "results" / "inductor-bytes.json"
 _BATCHES = (2, 4)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import traffic as ops
-from traffic import Kernel
+from . import traffic
+from .traffic import Kernel
 
 _CONV = 9  # taps of a 3x3 convolution
 
@@ -64,23 +64,23 @@ def block_training(net: Shape, last: bool = False) -> list[Kernel]:
     c, r, rows = net.dim, net.ratio, net.stream / net.dim
 
     def pointwise(inputs: int, outputs: int) -> list[Kernel]:
-        return ops.spike_product(
+        return traffic.spike_product(
             rows * inputs, rows * outputs, inputs * outputs, rows * inputs * outputs
         )
 
     return [
         *pointwise(c, c),
-        *ops.bn_lif(net.stream),
-        *ops.token_mix_lif(net.stream, net.tokens, net.heads),
+        *traffic.bn_lif(net.stream),
+        *traffic.token_mix_lif(net.stream, net.tokens, net.heads),
         *pointwise(c, c),
-        *ops.bn_lif(net.stream, residual=True, bits=True),
+        *traffic.bn_lif(net.stream, residual=True, bits=True),
         *pointwise(c, r * c),
-        *ops.bn_lif(r * net.stream, bits=True),
+        *traffic.bn_lif(r * net.stream, bits=True),
         *pointwise(r * c, c),
         *(
-            ops.batch_norm(net.stream, residual=True)
+            traffic.batch_norm(net.stream, residual=True)
             if last
-            else ops.bn_lif(net.stream, residual=True, bits=True)
+            else traffic.bn_lif(net.stream, residual=True, bits=True)
         ),
     ]
 
@@ -90,20 +90,20 @@ def embedding_training(net: Shape) -> list[Kernel]:
     steps, kernels = net.steps, []
     for i, (a, b, before, after) in enumerate(net.convolutions()):
         images = net.batch * (steps if i else 1)
-        product = ops.spike_product if i else ops.real_product
+        product = traffic.spike_product if i else traffic.real_product
         outputs = images * after * b
         kernels += product(images * before * a, outputs, _CONV * a * b, outputs * _CONV * a)
         values = steps * net.batch * after * b
         kernels += (
-            ops.bn_lif(values, bits=True, static=1 if i else steps)
+            traffic.bn_lif(values, bits=True, static=1 if i else steps)
             if i < 4
-            else ops.batch_norm(values)
+            else traffic.batch_norm(values)
         )
     pixels, protected = net.batch * net.image**2 * net.in_channels, net.batch * net.tokens * c8(net)
     taps = net.in_channels * net.patch**2
-    kernels += ops.real_product(pixels, protected, taps * c8(net), protected * taps)
-    kernels += ops.batch_norm(protected)
-    return kernels + ops.lif(net.stream, bits=True)
+    kernels += traffic.real_product(pixels, protected, taps * c8(net), protected * taps)
+    kernels += traffic.batch_norm(protected)
+    return kernels + traffic.lif(net.stream, bits=True)
 
 
 def c8(net: Shape) -> int:
@@ -117,11 +117,11 @@ def training_step(net: Shape, size: int = 2) -> list[Kernel]:
         kernels += block_training(net, last=i == net.depth - 1)
     stream = net.stream * size
     return [
-        Kernel("cast weights", net.parameters * ops.STATE, net.parameters * size),
+        Kernel("cast weights", net.parameters * traffic.STATE, net.parameters * size),
         *kernels,
         Kernel("mean", stream, 0),
         Kernel("mean backward", 0, stream),
-        Kernel("AdamW", net.parameters * 4 * ops.STATE, net.parameters * 3 * ops.STATE),
+        Kernel("AdamW", net.parameters * 4 * traffic.STATE, net.parameters * 3 * traffic.STATE),
     ]
 
 
@@ -137,10 +137,10 @@ def inference(net: Shape, size: int = 2) -> list[Kernel]:
             pixels = net.batch * before * a
             macs = values / steps * _CONV * a
             read = (pixels + _CONV * a * b) * size
-            kernels.append(Kernel("conv_lif", read, values * ops.BIT, 2 * macs))
+            kernels.append(Kernel("conv_lif", read, values * traffic.BIT, 2 * macs))
         else:
             spikes = steps * net.batch * before * a
-            kernels += ops.conv_lif(spikes, values, _CONV * a * b, values * _CONV * a)
+            kernels += traffic.conv_lif(spikes, values, _CONV * a * b, values * _CONV * a)
     taps, protected = net.in_channels * net.patch**2, net.batch * net.tokens * c8(net)
     pixels = net.batch * net.image**2 * net.in_channels
     kernels.append(
@@ -163,11 +163,11 @@ def block_inference(net: Shape, last: bool = False) -> list[Kernel]:
 
     def pointwise(inputs: int, outputs: int, **options: bool) -> list[Kernel]:
         values = rows * outputs
-        return ops.conv_lif(rows * inputs, values, inputs * outputs, values * inputs, **options)
+        return traffic.conv_lif(rows * inputs, values, inputs * outputs, values * inputs, **options)
 
     return [
         *pointwise(c, c),
-        *ops.token_mix_lif_inference(net.stream, net.tokens, net.heads),
+        *traffic.token_mix_lif_inference(net.stream, net.tokens, net.heads),
         *pointwise(c, c, residual=True),
         *pointwise(c, r * c),
         *pointwise(r * c, c, residual=True, fires=not last),

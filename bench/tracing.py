@@ -12,15 +12,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from cases import Case
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
-from traffic import Kernel
 
 from stmixer_ops import use_backend
+
+from .cases import Case
+from .traffic import Kernel
 
 # Statistics first, then the normalisation (or its gradient): two passes over what they read.
 _TWO_PASSES = ("batch_norm", "bn_lif_backward")

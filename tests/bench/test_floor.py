@@ -6,23 +6,14 @@ import functools
 
 import pytest
 import torch
-from support.paths import ROOT
+from support.ops_cases import count_saved, error
 
-BENCH = ROOT / "bench"
-if not BENCH.is_dir():
-    pytest.skip("the benchmarks are not beside the tests", allow_module_level=True)
-
-import floor  # noqa: E402
-import inductor  # noqa: E402
-import networks  # noqa: E402
-import traffic  # noqa: E402
-from cases import Case, cases, lif_case  # noqa: E402
-from support.ops_cases import count_saved, error  # noqa: E402
-from tracing import trace, trace_case  # noqa: E402
-from traffic import Kernel, Machine, total_bytes, total_flops  # noqa: E402
-
-import stmixer_ops as so  # noqa: E402
-from stmixer_ops import functional as F  # noqa: E402
+import stmixer_ops as so
+from bench import floor, inductor, networks, traffic
+from bench.cases import Case, cases, lif_case
+from bench.tracing import trace, trace_case
+from bench.traffic import Kernel, Machine, total_bytes, total_flops
+from stmixer_ops import functional as F
 
 CPU = torch.device("cpu")
 ALL = {case.name: case for case in cases()}

@@ -18,17 +18,9 @@ from support.paths import ROOT
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import stmixer_ops as so
-from stmixer_ops.ops import _native
-
-if not (ROOT / "bench").is_dir():
-    pytest.skip("the benchmarks are not beside the tests", allow_module_level=True)
-
-import gpu
-import gpu_measure
-import gpu_report
-import gpu_stages
-from cases import cases
-from gpu_peers import (
+from bench import gpu, gpu_measure, gpu_report, gpu_stages
+from bench.cases import cases
+from bench.gpu_peers import (
     Contestant,
     Missing,
     Population,
@@ -40,7 +32,8 @@ from gpu_peers import (
     rates_apart,
     spikingjelly_neurons,
 )
-from gpu_timing import Clock
+from bench.gpu_timing import Clock
+from stmixer_ops.ops import _native
 
 CPU = torch.device("cpu")
 TINY = {case.group: case for case in cases(tiny=True)}
@@ -54,7 +47,7 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a G
 @without_gpu
 @pytest.mark.parametrize("script", ["gpu_stages.py", "gpu"])
 def test_stops_early_without_a_gpu(script):
-    command = ["bench/gpu_stages.py"] if script.endswith(".py") else ["bench", "gpu"]
+    command = ["bench/gpu_stages.py"] if script.endswith(".py") else ["-m", "bench", "gpu"]
     done = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, cwd=ROOT, check=False
     )
@@ -475,7 +468,7 @@ def test_measured_without_the_extension(run_with_child, monkeypatch):
 def test_a_group_in_small(tmp_path):
     """All of a group's contestants, in a process of its own, a line for each."""
     rows = tmp_path / "rows.jsonl"
-    command = [sys.executable, "bench", "gpu", "--child", "lif", str(rows), "--rehearse"]
+    command = [sys.executable, "-m", "bench", "gpu", "--child", "lif", str(rows), "--rehearse"]
     done = subprocess.run(
         command, cwd=ROOT, check=False, capture_output=True, text=True,
         env=os.environ | {"TRITON_INTERPRET": "1"},
