@@ -19,6 +19,7 @@ _SUBMODULES = (
     "engine",
     "data",
     "train",
+    "exchange",
     "measure",
     "bench",
     "cli",
@@ -49,7 +50,20 @@ _HOME = {
 }
 
 if TYPE_CHECKING:
-    from . import bench, cli, data, engine, functional, graph, measure, models, nn, surrogate, train
+    from . import (
+        bench,
+        cli,
+        data,
+        engine,
+        exchange,
+        functional,
+        graph,
+        measure,
+        models,
+        nn,
+        surrogate,
+        train,
+    )  # fmt: skip
     from .engine import Engine
     from .graph import Graph
     from .models import (
@@ -112,6 +126,7 @@ __all__ = [
     "data",
     "decay_from_tau",
     "engine",
+    "exchange",
     "functional",
     "graph",
     "list_models",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ..data import first_images, load_stored, stored_preparation
+from ..exchange.onnx import to_onnx
 from ..measure.rates import fit_rates
 from ..models import create_model
 from ..models.base import SpikingClassifier
 from ..train.checkpoint import load_checkpoint
 from .cases import Case
-from .plain import Plain
-
-_OPSET = 17
 
 
 @dataclass
@@ -46,18 +43,9 @@ class Network:
         """The model for batches like ``images``, with a second output for the rates if wanted."""
         name = "rates.onnx" if rates else "model.onnx"
         if name not in self.files:
-            path = self.folder / name
-            model = Plain(self.model, rates)
-            export_onnx(model, self.images, path)
-            self.files[name] = path
+            self.files[name] = self.folder / name
+            to_onnx(self.model, self.files[name], batch_size=len(self.images), rates=rates)
         return self.files[name]
-
-
-def export_onnx(model: nn.Module, example: Tensor, path: Path) -> None:
-    """Write ``model`` in eval mode for inputs of the size of ``example``."""
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's notes on itself and on tracing
-        torch.onnx.export(model, (example,), str(path), dynamo=False, opset_version=_OPSET)
 
 
 def verify(case: Case) -> None:

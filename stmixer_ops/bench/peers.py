@@ -177,7 +177,7 @@ def _prepare_nncf(network: Network, rates: bool) -> Path:
 
 
 def _prepare_eager(network: Network, rates: bool) -> Path:
-    from .plain import Plain
+    from ..exchange.plain import Plain
 
     return _saved(Plain(network.model, rates), network.folder / f"plain{int(rates)}.pt")
 
@@ -218,7 +218,7 @@ def _open_torch(backend: str | None, compiled: bool = False) -> Callable[[Path, 
     return open_
 
 
-_TORCH = ("torch", "stmixer_ops.models", "stmixer_ops.bench.plain")
+_TORCH = ("torch", "stmixer_ops.models", "stmixer_ops.exchange.plain")
 _ENGINE = ("stmixer_ops.engine", "stmixer_ops._C")
 _OPENVINO = {"openvino": "openvino", "onnx": "onnx"}
 

@@ -16,11 +16,11 @@ import torch
 
 from ..engine import Engine
 from ..engine.calibrate import calibrated
+from ..exchange.onnx import export
 from ..measure.table import format_table
 from ..measure.timing import Pace, race
 from .agreement import FIRST_TOLERANCE
 from .layers import LAYERS, Dense, Layer, graph_of
-from .network import export_onnx
 from .peers import CONTESTANTS, quantized
 from .report import OURS
 
@@ -170,7 +170,7 @@ def _prepare(key: str, dense: Dense, inputs: Sequence[np.ndarray], folder: Path)
         return folder / "layer.pt"
     path = folder / "layer.onnx"
     if not path.exists():
-        export_onnx(dense, torch.from_numpy(inputs[-1]), path)
+        export(dense, torch.from_numpy(inputs[-1]), path)
     if CONTESTANTS[key].precision != "int8":
         return path
     import openvino

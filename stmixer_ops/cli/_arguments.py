@@ -27,3 +27,19 @@ def set_threads(threads: int | None) -> None:
 
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def device(text: str) -> str:
+    """argparse type: a device on which PyTorch can compute here, or ``auto``."""
+    import torch
+
+    if text == "auto":
+        return text
+    try:
+        torch.zeros(1, device=text).add(1).cpu()
+    except Exception as error:  # RuntimeError, AssertionError, NotImplementedError (meta), ...
+        usable = "auto, cpu" + (", cuda" if torch.cuda.is_available() else "")
+        raise argparse.ArgumentTypeError(
+            f"expected a device that PyTorch can use here ({usable}), got {text!r}"
+        ) from error
+    return text

@@ -10,7 +10,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from .. import backend_report
-
+    try:
+        from .. import backend_report
+    except ImportError as error:
+        if error.name != "torch":
+            raise
+        print(f"ops     not available: they need PyTorch (pip install torch): {error}")
+        print(f"engine  {_engine_line()}")
+        return 0
     print(backend_report())
     return 0
+
+
+def _engine_line() -> str:
+    """What the engine runs on; it needs no PyTorch."""
+    try:
+        from .. import _C
+
+        return f"available: {_C.cpu_isa()} (of {', '.join(_C.cpu_isas())})"
+    except (ImportError, RuntimeError) as error:  # not built; an unknown STMIXER_CPU_ISA
+        return f"not available: {error}"

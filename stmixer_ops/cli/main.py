@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import __version__
+from ._console import any_letters
 
 # Name, module, help.
 COMMANDS = (
@@ -29,6 +31,18 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line instead of argparse's usage."""
         self.exit(2, f"stmixer: error: {message} (see {self.prog} --help)\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """What is not known is an error here, where the options that there are can be named."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest and rest[0].startswith("-"):
+            known = [option for option in self._option_string_actions if option.startswith("--")]
+            near = difflib.get_close_matches(rest[0].partition("=")[0], known)
+            what = "the nearest are" if near else "there are"
+            self.error(f"unknown option {rest[0]}; {what} {', '.join(near or known)}")
+        if rest:
+            self.error(f"unexpected argument {rest[0]!r}")
+        return found, rest
 
 
 def _build_parser(chosen: str | None) -> _Parser:
@@ -54,18 +68,29 @@ def _build_parser(chosen: str | None) -> _Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (``sys.argv[1:]`` by default); returns the exit status.
 
-    0: done. 1: done, and something did not hold (``demo``). 2: a mistake of the user's or an
-    unreadable file, said in one line. 130: interrupted.
+    0: done. 1: done, but something did not hold (``demo``) or could not be read (``run``). 2: a
+    mistake of the user's or an unreadable file, said in one line. 130: interrupted.
     """
     # OpenMP threads that spin while they wait make every process on a busy machine many times
     # slower; sleeping costs an idle one little. Read once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    argv = list(sys.argv[1:] if argv is None else argv)
+    with any_letters():
+        return _run(list(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: list[str]) -> int:
     names = {name for name, _, _ in COMMANDS}
+    chosen = next((a for a in argv if a in names), None)
     try:
-        args = _build_parser(next((a for a in argv if a in names), None)).parse_args(argv)
+        args = _build_parser(chosen).parse_args(argv)
     except SystemExit as stop:  # help, version, or a mistake that is reported already
         return int(stop.code or 0)
+    except ImportError as error:
+        if "--traceback" in argv:
+            raise
+        needs = "needs PyTorch (pip install torch): " if error.name == "torch" else ""
+        print(f"stmixer: error: {chosen} {needs}{error}", file=sys.stderr)
+        return 2
     try:
         return args.run(args)
     except KeyboardInterrupt:

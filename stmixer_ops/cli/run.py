@@ -1,4 +1,4 @@
-"""``stmixer run``: classify image files with an engine file."""
+"""``stmixer run``: classify image files with an engine file; needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
-from ..data import stored_preparation
-from ..data.images import fit, open_image, to_tensor
+from ..data.pictures import fit, open_image, to_array
 from ..engine import Engine
 from ..measure.table import quantity
 from ._arguments import positive
@@ -31,27 +30,31 @@ def run(args: argparse.Namespace) -> int:
     path = Path(args.engine)
     engine = Engine.load(path, num_threads=args.threads)
     labels = read_labels(path)
-    status = 0
+    unread = 0
     for name in args.images:
         try:
             image = _read(Path(name), labels)
         except (OSError, ValueError) as error:  # the others are classified all the same
             print(f"stmixer: error: {' '.join(str(error).split())}", file=sys.stderr)
-            status = 2
+            unread += 1
             continue
-        result = engine.run(image)
-        share = torch.as_tensor(result.logits)[0].softmax(0)
-        best = share.topk(min(args.top, len(share)))
-        answer = ", ".join(
-            f"{labels['classes'][i]} {100 * p:.1f} %"
-            for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        )
-        spikes = quantity(result.stats.spikes)
-        print(f"{name}: {answer} ({spikes} spikes, {_milliseconds(engine, image):.2f} ms)")
-    return status
+        print(f"{name}: {_answer(engine, image, labels['classes'], args.top)}")
+    return 0 if not unread else 1 if unread < len(args.images) else 2
 
 
-def _milliseconds(engine: Engine, image: torch.Tensor, calls: int = 9) -> float:
+def _answer(engine: Engine, image: np.ndarray, classes: list[str], top: int) -> str:
+    """The likeliest classes, the spikes that it took, and the time."""
+    result = engine.run(image)
+    logits = np.asarray(result.logits, np.float64)[0]
+    share = np.exp(logits - logits.max())
+    share /= share.sum()
+    best = np.argsort(-share, kind="stable")[:top]
+    answer = ", ".join(f"{classes[i]} {100 * share[i]:.1f} %" for i in best)
+    spikes = quantity(result.stats.spikes)
+    return f"{answer} ({spikes} spikes, {_milliseconds(engine, image):.2f} ms)"
+
+
+def _milliseconds(engine: Engine, image: np.ndarray, calls: int = 9) -> float:
     """Median of a few calls; a first one is not counted."""
     times = []
     for _ in range(calls + 1):
@@ -61,7 +64,8 @@ def _milliseconds(engine: Engine, image: torch.Tensor, calls: int = 9) -> float:
     return statistics.median(times[1:])
 
 
-def _read(path: Path, labels: dict[str, Any]) -> torch.Tensor:
-    """The image as the network takes it, float32 ``[1, C, H, W]``."""
-    image = fit(open_image(path, len(labels["mean"])), labels["img_size"])
-    return stored_preparation(labels)(to_tensor(image)[None])
+def _read(path: Path, labels: dict[str, Any]) -> np.ndarray:
+    """The image as the network takes it, float32 ``[1, C, H, W]``: ``(x / 255 - mean) / std``."""
+    pixels = to_array(fit(open_image(path, len(labels["mean"])), labels["img_size"]))
+    mean, std = (np.float32(labels[key])[:, None, None] for key in ("mean", "std"))
+    return ((pixels.astype(np.float32) / np.float32(255) - mean) / std)[None]

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from .._files import user_path
 from .._optional import require
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
 
 BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
@@ -169,7 +168,14 @@ def fit(image: Image, size: int) -> Image:
     return scaled.crop((left, top, left + size, top + size))
 
 
-def to_tensor(image: Image) -> Tensor:
+def to_array(image: Image) -> np.ndarray:
     """uint8 ``[C, H, W]``."""
     pixels = np.array(image, dtype=np.uint8)
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1).copy())
+    return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1).copy()
+
+
+def to_tensor(image: Image) -> torch.Tensor:
+    """uint8 ``[C, H, W]``."""
+    import torch  # not above: the engine's command reads pictures without it
+
+    return torch.from_numpy(to_array(image))

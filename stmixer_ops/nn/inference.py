@@ -152,12 +152,17 @@ def _fold_into(
     folded.add(layer)
 
 
-def _forget_surrogate(lif: LIF, path: str) -> None:
-    """Without a gradient the surrogate is a step: the kernels' own, whatever it was."""
+def fires_at_threshold(lif: LIF) -> bool:
+    """Whether the surrogate is a step forward: users may give any callable."""
     u = torch.tensor([-1.0, -1e-6, 0.0, 1e-6, 1.0])
     with torch.no_grad():
         fired = lif.surrogate(u)
-    if not torch.equal(fired.to(u), (u >= 0).to(u)):
+    return torch.equal(fired.to(u), (u >= 0).to(u))
+
+
+def _forget_surrogate(lif: LIF, path: str) -> None:
+    """Without a gradient the surrogate is a step: the kernels' own, whatever it was."""
+    if not fires_at_threshold(lif):
         _refuse(lif, path, f"its surrogate {lif.surrogate!r} does not fire exactly where u >= 0")
     del lif.surrogate  # a child module leaves its place to nothing else
     lif.surrogate = Dspike(2.5)

@@ -16,10 +16,9 @@ from support.bench_cases import CASE, LAYERS, PACE
 
 import stmixer_ops as so
 from stmixer_ops import _C
-from stmixer_ops.bench import agreement, ceiling, peers, report, resources, sweep
+from stmixer_ops.bench import ceiling, peers, report, resources, sweep
 from stmixer_ops.bench.cases import Case, choose
 from stmixer_ops.bench.network import build
-from stmixer_ops.bench.plain import Plain
 from stmixer_ops.bench.run import run_case
 from stmixer_ops.cli import main
 from stmixer_ops.measure.rates import fit_rates
@@ -36,35 +35,6 @@ def change(monkeypatch, key: str, **fields: object) -> None:
 
 
 # -- networks --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("lif", [{}, {"reset": "soft", "decay": 0.7, "v_reset": 0.0},
-                                 {"v_reset": -0.2, "input_scale": 0.9}])  # fmt: skip
-def test_the_plain_network_is_the_same(lif):
-    model = so.create_model("stmixer_2_32_4", img_size=16, T=3, **lif).double()
-    images = torch.randn(4, 3, 16, 16).double()
-    fit_rates(model, images)
-    with torch.no_grad(), so.record(model) as seen:
-        expected = model(images)
-        logits, rates = Plain(model, rates=True)(images)
-    torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-10)
-    torch.testing.assert_close(rates.float(), torch.tensor(list(seen.rates.values())))
-
-
-def test_plain_files_hold_no_transposes(tmp_path):
-    onnx = pytest.importorskip("onnx")
-    evaluator = pytest.importorskip("onnx.reference")
-    network = build(replace(CASE, batch=4), tmp_path)
-    expected = agreement.reference(network)
-    graph = onnx.load(str(network.onnx(rates=True)))
-    assert not network.model.training
-    kinds = [node.op_type for node in graph.graph.node]
-    assert kinds.count("Conv") == 6 + 4 and kinds.count("MatMul") == 1
-    assert "Transpose" not in kinds and {node.domain for node in graph.graph.node} == {""}
-    run = evaluator.ReferenceEvaluator(graph).run
-    logits, rates = run(None, {graph.graph.input[0].name: network.check.numpy()})
-    np.testing.assert_allclose(logits, expected.logits, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(rates, list(expected.rates.values()), atol=1e-3)
 
 
 def test_choice_of_cases():
