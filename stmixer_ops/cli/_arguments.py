@@ -30,11 +30,11 @@ def set_threads(threads: int | None) -> None:
 
 
 def device(text: str) -> str:
-    """argparse type: a device on which PyTorch can compute here, or ``auto``."""
+    """argparse type: a device on which PyTorch can compute here; ``auto`` is a GPU if there is."""
     import torch
 
     if text == "auto":
-        return text
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.zeros(1, device=text).add(1).cpu()
     except Exception as error:  # RuntimeError, AssertionError, NotImplementedError (meta), ...

@@ -15,7 +15,7 @@ from ..engine import Engine
 from ..measure.table import format_table
 from ..train.checkpoint import load_checkpoint
 from ..train.evaluate import evaluate
-from ._arguments import add_data, add_threads, positive, set_threads
+from ._arguments import add_data, add_threads, device, positive, set_threads
 from ._labels import read_labels
 
 
@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     parser.add_argument("--T", type=positive, help="other time steps than in training")
     parser.add_argument("--batch-size", type=positive, default=256)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", type=device, default="cpu", help="cpu, cuda, auto, ...")
     add_threads(parser)
     parser.add_argument("--confusion", action="store_true", help="print the confusion matrix")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -36,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
         """What is not known is an error here, where the options that there are can be named."""
         found, rest = super().parse_known_args(args, namespace)
         if rest and rest[0].startswith("-"):
-            known = [option for option in self._option_string_actions if option.startswith("--")]
+            known = [option for option in self._option_string_actions if option[:2] == "--"]
             near = difflib.get_close_matches(rest[0].partition("=")[0], known)
             what = "the nearest are" if near else "there are"
             self.error(f"unknown option {rest[0]}; {what} {', '.join(near or known)}")

@@ -67,5 +67,5 @@ def _milliseconds(engine: Engine, image: np.ndarray, calls: int = 9) -> float:
 def _read(path: Path, labels: dict[str, Any]) -> np.ndarray:
     """The image as the network takes it, float32 ``[1, C, H, W]``: ``(x / 255 - mean) / std``."""
     pixels = to_array(fit(open_image(path, len(labels["mean"])), labels["img_size"]))
-    mean, std = (np.float32(labels[key])[:, None, None] for key in ("mean", "std"))
+    mean, std = (np.array(labels[key], np.float32)[:, None, None] for key in ("mean", "std"))
     return ((pixels.astype(np.float32) / np.float32(255) - mean) / std)[None]

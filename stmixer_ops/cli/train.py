@@ -19,7 +19,7 @@ from ..train.loop import train
 from ..train.progress import open_display
 from ..train.recipe import RECIPES, Recipe, changed, get_recipe, photo_recipe
 from ..train.results import LAST, check_same_recipe
-from ._arguments import positive
+from ._arguments import device, positive
 
 _EXAMPLES = """examples:
   stmixer train digits --out out/digits
@@ -64,7 +64,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="weights to start from: a checkpoint of stmixer train or of "
         "another script, of any number of classes and size of images",
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default auto)")
+    parser.add_argument(
+        "--device", type=device, default="auto", help="cpu, cuda, ... (default auto)"
+    )
     parser.add_argument("--threads", type=positive, help="CPU threads")
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that load image files (default 0)"

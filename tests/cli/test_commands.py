@@ -98,6 +98,20 @@ def test_python_dash_m():
         (["compile", "c", "--precision", "int8", "--calibrate", "257"], "at most 256, got 257"),
         (["compile", "c", "--precision", "fp16"], "invalid choice: 'fp16'"),
         (["run", "no.stmx", "a.png"], "no.stmx"),
+        (
+            ["train", "digits", "--device", "tpu"],
+            r"argument --device: expected a device that "
+            r"PyTorch can use here \(auto, cpu.*\), got 'tpu'",
+        ),
+        (["eval", "c", "--device", "meta"], "argument --device: expected .*, got 'meta'"),
+        (["train", "digits", "--surrogate", "atan"], "unknown option --surrogate; there are .*--T"),
+        (["train", "digits", "--epoch-count=2"], "unknown option --epoch-count=2; the nearest"),
+        (["eval", "a", "b"], "unexpected argument 'b'"),
+        (
+            ["bench", "engine", "--cases", "a", "--thread-count", "2"],
+            "unknown option --thread-count",
+        ),
+        (["--fast", "models"], "unknown option --fast; there are .*--version"),
         (["demo", "--threads", "two"], "expected a whole number from 1, got 'two'"),
     ],
 )
@@ -259,7 +273,7 @@ def test_compile_and_run(checkpoint, tmp_path, capsys):
     line = refused(capsys, ["run", str(engine), str(tmp_path / "broken.png")])
     assert "broken.png: not a readable image" in line
     three = [str(tmp_path / name) for name in ("broken.png", "digit.png", "gone.png")]
-    assert main(["run", str(engine), *three]) == 2
+    assert main(["run", str(engine), *three]) == 1
     out, error = capsys.readouterr()
     assert out.count("digit.png: ") == 1 and [
         name in line
