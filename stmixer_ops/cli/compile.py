@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from .._files import user_path, write_atomically
-from ..data import ImageData, finds_data, load_stored, spread_images, stored_preparation
+from ..data import (
+    ImageData,
+    PrepareImages,
+    finds_data,
+    load_stored,
+    spread_images,
+    stored_preparation,
+)
 from ..engine import Engine
 from ..engine.calibrate import MAX_SAMPLES
 from ..graph.quantize import int16_layers
@@ -76,8 +83,11 @@ def _check(args: argparse.Namespace) -> None:
 def _compiled(
     model: SpikingClassifier, stored: dict[str, Any], *args: Any, **options: Any
 ) -> Engine:
-    """With the mean and deviation of the training images."""
-    return Engine.compile(model, *args, mean=stored["mean"], std=stored["std"], **options)
+    """With the mean and deviation of the training images; frames of events have none."""
+    prepare = stored_preparation(stored)
+    if isinstance(prepare, PrepareImages):
+        options |= {"mean": prepare.mean, "std": prepare.std}
+    return Engine.compile(model, *args, **options)
 
 
 def _save(engine: Engine, out: Path, stored: dict[str, Any]) -> None:

@@ -42,7 +42,7 @@ def quantize(
     Args:
         graph: of :func:`~.export.export`.
         int16_layers: names of projections whose weights get 16 bits.
-        input_limit: the largest magnitude of an input value that is told apart.
+        input_limit: inputs beyond this magnitude saturate.
         int7_layers: names of projections whose weights get 7 bits unless they get 16.
     Raises:
         ValueError: naming a projection that does not exist or a node that integers cannot express.

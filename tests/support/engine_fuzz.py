@@ -216,6 +216,9 @@ def limit_memory() -> None:
 
 def main(precision: str, seed: int, seconds: float, cases: int) -> None:
     graph = patch_graph(image=(2, 5, 4), channels=(4, 8), steps=2)
+    lif0 = next(p for p in graph.populations if p["name"] == "lif0")
+    lif0["threshold"] = graph._number("lif0.threshold", [0.5, 0.8, 1.0, 1.2])
+    graph.mean, graph.std, graph.step_us = [0.5, 0.25], [1.0, 2.0], 1000
     graph = graph if precision == "fp32" else quantize(graph, ["late.fc2"])
     content = encode(graph)
     folder = Path(tempfile.mkdtemp())

@@ -14,8 +14,8 @@
 
 namespace stmixer::graph {
 
-// Numbers that stay where they are: in a vector of its own, or in memory that the owner of the
-// pointer holds, a file that was read say.
+// Numbers in memory that the array shares with others: a vector of its own, or a part of a file
+// that was read, which stays in memory as long as the array does.
 template <class T>
 class Array {
  public:
@@ -55,22 +55,23 @@ struct Population {
   Kind kind = Kind::lif;
   std::string current;  // what it integrates (lif) or shows at the end of a run (readout)
   Shape shape;
-  bool tokens = false;  // lif: whether Python shows its spikes as [C, N]
-  // v = decay * v + input_scale * x, spike where v >= threshold; then v = 0, or, with soft reset,
-  // v -= threshold. Every run starts at v_init.
+  bool tokens = false;  // spikes are reported as [C, N] instead of [C, H, W]
+  // At each step v = decay * v + input_scale * x, and the neuron spikes where v >= threshold; then
+  // v = 0, or with a soft reset v -= threshold. Every run starts at v_init.
   float threshold = 1.0f, decay = 0.5f, input_scale = 1.0f, v_init = 0.0f;
-  // Per channel, in place of the number of that name; or empty.
+  // Values per channel that replace the number of that name; or empty.
   std::vector<float> channel_threshold, channel_decay, channel_v_init;
   bool soft_reset = false;
-  // The most spikes of a neuron in one step: as many as thresholds fit into v.
+  // A neuron gives as many spikes in one step as thresholds fit into v, at most these.
   int max_spikes = 1;
-  // Of an int8 network, per channel (after token mixing per head and token), in units of what it
-  // integrates; decays in units of 2^-15. A soft reset subtracts `integer_reset`. The decay may be
-  // one number for all; without initial membranes these are 0.
+  // An int8 network has these instead, per channel (after token mixing per head and token) and in
+  // units of what the neuron integrates; a decay is in units of 2^-15. A soft reset subtracts
+  // `integer_reset`. An empty integer_v_init means 0 everywhere; the decay is one number for all
+  // unless channel_integer_decay is given.
   std::vector<int32_t> integer_threshold, integer_reset, integer_v_init;
   int integer_decay = 0;
   std::vector<int32_t> channel_integer_decay;
-  // Of its readout, per class: logit = scale * sum + bias.
+  // The readout of an int8 network, per class: logit = scale * sum + bias.
   std::vector<float> scale, bias;
 };
 
@@ -86,10 +87,10 @@ struct Projection {
   std::string source;  // a population, or a current whose real values are read
   int stride = 1, padding = 0;
   int channel_offset = 0;     // its first output channel within the current: concatenation
-  bool clocked_only = false;  // means something only where time has steps
+  bool clocked_only = false;  // it means something only where time has steps
   std::vector<int> weight_shape;
   Array<float> weight;
-  // Of an int8 network: the weights, of 8 bits or of 16. Sums enter the current as
+  // An int8 network has these weights instead, of 8 bits or of 16. Sums enter the current as
   // (sum * multiplier + half) >> shift, per channel, or without multiplier as sum << shift.
   Array<int8_t> weight8;
   Array<int16_t> weight16;
@@ -113,8 +114,8 @@ struct Graph {
   // 2^-input_shift, 16 bits.
   bool integer = false;
   int input_shift = 0;
-  int steps = 1;             // for which a static image is meant to be shown
-  bool batch_first = false;  // whether Python takes sequences as [B, T, C, H, W]
+  int steps = 1;             // a static image is shown for so many time steps
+  bool batch_first = false;  // Python takes sequences as [B, T, C, H, W]
   // How values in [0, 1] become the input: (x - mean) / std, per channel; or empty.
   std::vector<float> mean, std;
   int64_t step_us = 0;  // microseconds that a time step stands for; 0: not said
