@@ -37,15 +37,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Rows of ``@pairwise``."""
+    """Makes ``@pairwise`` a ``parametrize``, as which it goes before the fixtures' own values."""
     for mark in metafunc.definition.iter_markers("pairwise"):
         axes, allowed = mark.args
         rows = pairs.product(axes, allowed)
         if not metafunc.config.getoption("--full"):
             rows = pairs.covering(rows)
         ids = ["-".join(map(pairs.label, row)) for row in rows]
-        metafunc.parametrize(list(axes), rows, ids=ids, indirect=[n for n in axes if n in INDIRECT])
+        indirect = [name for name in axes if name in INDIRECT]
+        parametrize = pytest.mark.parametrize(list(axes), rows, ids=ids, indirect=indirect)
+        metafunc.definition.add_marker(parametrize)
 
 
 def together(item: pytest.Item) -> str | None:
@@ -62,6 +65,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker("full")]
         config.hook.pytest_deselected(items=left_out)
     for item in items:
+        values = getattr(getattr(item, "callspec", None), "params", {}).values()
+        if any(isinstance(value, str) and value == "triton" for value in values):
+            item.add_marker(pytest.mark.interprets)
         group = together(item)
         if group and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(group))
@@ -103,6 +109,12 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 def backend(request: pytest.FixtureRequest) -> str:
     """Runs a test once per backend that takes CPU tensors."""
     return _require(request.param)
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether everything is asked for."""
+    return request.config.getoption("--full")
 
 
 @pytest.fixture

@@ -211,6 +211,7 @@ def run_gpu_tests(tmp_path, *options, **environment):
     return done, [json.loads(row) for row in rows]
 
 
+@pytest.mark.slow
 @without_gpu
 def test_gpu_tests_are_skipped_with_the_reason(tmp_path):
     done, rows = run_gpu_tests(tmp_path, "-rs", STMIXER_GPU_TESTS="")
@@ -219,16 +220,20 @@ def test_gpu_tests_are_skipped_with_the_reason(tmp_path):
     assert "needs a GPU (STMIXER_GPU_TESTS=rehearse" in done.stdout
 
 
+@pytest.mark.slow
 @without_gpu
-def test_gpu_tests_can_be_rehearsed_and_split(tmp_path):
+def test_gpu_tests_can_be_rehearsed_and_split(tmp_path, full):
     """The bodies run on the interpreter; two shards together are everything, none twice."""
     pytest.importorskip("triton", reason="triton is not installed")
+    chosen = "small_shapes or one_image_repeated"
+    if not full:
+        chosen = "small_shapes and (triton-lif or triton-pack_spikes or triton-bn_lif)"
     found = []
     for shard in ("0/2", "1/2"):
         folder = tmp_path / shard[0]
         folder.mkdir()
         done, rows = run_gpu_tests(
-            folder, "-k", "small_shapes or one_image_repeated", STMIXER_GPU_TESTS="rehearse",
+            folder, "-k", chosen, STMIXER_GPU_TESTS="rehearse",
             STMIXER_GPU_SHARD=shard, TRITON_INTERPRET="1",
         )  # fmt: skip
         assert done.returncode == 0, done.stdout
@@ -464,6 +469,7 @@ def test_measured_without_the_extension(run_with_child, monkeypatch):
     assert (result["machine"]["isa"], result["machine"]["isas"]) == (None, [])
 
 
+@pytest.mark.compiles
 @without_gpu
 def test_a_group_in_small(tmp_path):
     """All of a group's contestants, in a process of its own, a line for each."""

@@ -15,6 +15,7 @@ for module in ("safetensors", "sklearn", "matplotlib"):
     pytest.importorskip(module)
 
 
+@pytest.mark.trains
 def test_the_whole_demo(tmp_path, monkeypatch, capsys):
     image = pytest.importorskip("PIL.Image")
 

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pytest
 from support.kept import keep
+from support.pairs import in_full
 
 from stmixer_ops import _C
 from stmixer_ops.ops import _cuda
 
 FILES = ["lif.cu", "bn_lif.cu", "pack.cu"]
-ARCHITECTURES = ["80", "90"]
+ARCHITECTURES = ["90", *in_full(("80",))]
 # Blocks of 128 threads that fit on a multiprocessor, by its 65,536 registers.
 BLOCKS = {"forward_(bf16|f16)": 4, "bn_lif_backward_(bf16|f16)_4": 3, "bn_statistics_(bf16|f16)": 6}
 FUSED = r"\bfma\.\S+|\bmad\S*\.f\d+"

@@ -9,24 +9,33 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import cuda_host
 from support.drawn import drawn_case
-from support.ops_calls import BNCase, run_lif
-from support.ops_cases import DTYPES, LAYOUTS, OPTIONS, SURROGATES, TOLERANCE, count_saved, error
+from support.ops_calls import BNCase, check_nan, run_lif
+from support.ops_cases import (
+    DTYPES,
+    LAYOUTS,
+    OPTIONS,
+    SURROGATES,
+    TOLERANCE,
+    check_results,
+    count_saved,
+    error,
+)
+from support.pairs import pairwise
 
 from stmixer_ops import functional as F
 from stmixer_ops.ops import _cuda
 
 pytestmark = pytest.mark.compiles
+DEVICES = ["emulated", *(["gpu"] if torch.cuda.is_available() else [])]
 
 
-@pytest.fixture(params=["emulated", "gpu"])
+@pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Where the tensors of a test live, with kernels for them."""
     if request.param == "emulated":
         cuda_host.library()
         monkeypatch.setattr(_cuda, "WAY", cuda_host.EMULATED)
         return "cpu"
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
     if isinstance(_cuda.WAY, str):
         pytest.skip(_cuda.WAY)
     return "cuda"
@@ -51,37 +60,30 @@ def lif(device, x, v_init=None, gs=None, gv=None, **options):
 # -- lif ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("steps", [1, 2, 4, 5, 8, 9, 31])
-def test_lif_is_the_reference(device, layout, dtype, steps):
+@pairwise(
+    device=DEVICES, layout=LAYOUTS, dtype=DTYPES, steps=[1, 2, 4, 5, 8, 9, 31], option=OPTIONS
+)
+def test_lif_is_the_reference(device, layout, dtype, steps, option):
     x = LAYOUTS[layout](torch.randn(steps, 3, 7, 9, 7).to(dtype))
     state = torch.float64 if dtype == torch.float64 else torch.float32
     v_init, gv = torch.randn(2, 3, 7, 9, 7, dtype=state)
     gs = torch.randn(x.shape).to(dtype)
-    for reset, detach in OPTIONS:
-        options = {"decay": 0.9, "reset": reset, "detach_reset": detach}
-        actual = lif(device, x, v_init, gs, gv, **options)
-        expected = run_lif(x, v_init, gs, gv, backend="reference", **options)
-        for a, b in zip(actual[:3], expected[:3], strict=True):
-            assert torch.equal(a, b)
-        for a, b in zip(actual[3:], expected[3:], strict=True):
-            assert a.dtype == b.dtype
-            assert error(a, b) <= TOLERANCE[dtype]
+    options = dict(zip(("reset", "detach_reset"), option, strict=True)) | {"decay": 0.9}
+    actual = lif(device, x, v_init, gs, gv, **options)
+    expected = run_lif(x, v_init, gs, gv, backend="reference", **options)
+    check_results(actual, expected, TOLERANCE[dtype], exact=3)
 
 
-@pytest.mark.parametrize("surrogate", SURROGATES, ids=lambda s: s.name)
-@pytest.mark.parametrize(("reset", "detach"), OPTIONS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_lif_is_the_cpu_backend_to_the_last_bit(emulated, dtype, reset, detach, surrogate):
+@pairwise(dtype=DTYPES, option=OPTIONS, surrogate=SURROGATES)
+def test_lif_is_the_cpu_backend_to_the_last_bit(emulated, dtype, option, surrogate):
     x, gs = torch.randn(2, 11, 3, 5, 64).to(dtype)
     state = torch.float64 if dtype == torch.float64 else torch.float32
     v_init, gv = torch.randn(2, 3, 5, 64, dtype=state)
     options = {
         "threshold": 0.7,
         "decay": 0.9,
-        "reset": reset,
-        "detach_reset": detach,
+        "reset": option[0],
+        "detach_reset": option[1],
         "surrogate": surrogate,
     }
     actual = lif("cpu", x, v_init, gs, gv, **options)
@@ -102,8 +104,7 @@ def test_surrogates_follow_float64(device, surrogate):
     assert error(*gradients) <= 2 * TOLERANCE[torch.float32]
 
 
-@pytest.mark.parametrize("steps", [1, 8, 40, 1000])
-@pytest.mark.parametrize("neurons", [1, 7, 63, 64, 1025])
+@pairwise(device=DEVICES, steps=[1, 8, 40, 1000], neurons=[1, 7, 63, 64, 1025])
 def test_lif_of_every_length(device, steps, neurons):
     x = torch.randn(steps, neurons)
     actual = lif(device, x, decay=0.9)
@@ -139,14 +140,7 @@ def test_one_image_repeated_over_time(device):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_nan_passes_and_never_fires(device, dtype):
-    x = torch.full((3, 70), 2.0, device=device).to(dtype)
-    x[1, 5] = float("nan")
-    s, v, bits = F.lif(x, return_state=True, pack=True, backend="cuda")
-    assert s[:, 5].tolist() == [1.0, 0.0, 0.0]
-    assert v[5].isnan()
-    s[:, 5] = 1
-    assert bool((s == 1).all())
-    assert int(bits[2, 0]) & (1 << 5) == 0
+    check_nan(dtype, "cuda", device)
 
 
 def test_empty_batch(device):
@@ -190,25 +184,24 @@ class PlacedCase(BNCase):
             self.__dict__.update(kept)
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("steps", [3, 7, 8, 9])
-def test_bn_lif_is_the_reference(device, layout, dtype, training, steps):
-    for residual in (True, False):
-        case = PlacedCase((steps, 2, 20, 5, 7), dtype, layout, residual=residual)
-        actual = case.run("cuda", training, device=device, decay=0.9)
-        expected = case.run("reference", training, decay=0.9)
-        assert torch.equal(actual[0], expected[0])
-        assert torch.equal(actual[3], expected[3])
-        for a, b in zip(actual, expected, strict=True):
-            assert a.dtype == b.dtype
-            assert error(a, b) <= 4 * TOLERANCE[dtype]
+@pairwise(
+    device=DEVICES,
+    layout=LAYOUTS,
+    dtype=DTYPES,
+    training=[True, False],
+    steps=[3, 7, 8, 9],
+    residual=[True, False],
+)
+def test_bn_lif_is_the_reference(device, layout, dtype, training, steps, residual):
+    case = PlacedCase((steps, 2, 20, 5, 7), dtype, layout, residual=residual)
+    actual = case.run("cuda", training, device=device, decay=0.9)
+    expected = case.run("reference", training, decay=0.9)
+    assert torch.equal(actual[0], expected[0])
+    assert torch.equal(actual[3], expected[3])
+    check_results(actual, expected, 4 * TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("reset", ["hard", "soft"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("steps", [4, 5, 8, 14])
+@pairwise(steps=[4, 5, 8, 14], dtype=DTYPES, reset=["hard", "soft"])
 def test_bn_lif_is_the_cpu_backend_to_the_last_bit(emulated, steps, dtype, reset):
     """With given statistics all but the sums over a channel, whose order is another."""
     case = PlacedCase((steps, 4, 24, 32), dtype)
@@ -284,9 +277,7 @@ def test_bn_lif_of_any_shape_and_layout(emulated, data):
 # -- pack and unpack ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("last", [1, 7, 31, 32, 33, 63, 64, 100, 600])
-@pytest.mark.parametrize("dim", [-1, 0])
+@pairwise(device=DEVICES, dtype=DTYPES, last=[1, 7, 31, 32, 33, 63, 64, 100, 600], dim=[-1, 0])
 def test_pack_and_unpack(device, dtype, last, dim):
     s = (torch.rand(3, 5, last) < 0.3).to(dtype)
     s[0, 0, 0] = float("nan")

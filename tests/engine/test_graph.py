@@ -7,8 +7,9 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.drawn import drawn_sizes
 from support.engine_cases import (
     check_locally,
     conv2d,
@@ -54,24 +55,8 @@ def test_every_spike_follows_from_its_sources(shape: dict, steps: int, isa: str)
 @given(data=st.data())
 def test_any_sizes(data: st.DataObject) -> None:
     draw = data.draw
-    height, width = draw(st.integers(2, 12)), draw(st.integers(2, 20))
-    kernel, stride = draw(st.integers(1, 5)), draw(st.integers(1, 3))
-    padding = draw(st.integers(0, kernel - 1))
-    outputs = [(n + 2 * padding - kernel) // stride + 1 for n in (height, width)]
-    assume(all(1 <= o <= n for o, n in zip(outputs, (height, width), strict=True)))
-    heads = draw(st.integers(1, 5))
-    graph = patch_graph(
-        image=(draw(st.integers(1, 4)), height, width),
-        channels=(draw(st.integers(1, 70)), heads * draw(st.integers(6, 20))),
-        kernel=kernel,
-        stride=stride,
-        padding=padding,
-        heads=heads,
-        steps=draw(st.integers(1, 3)),
-        classes=draw(st.integers(1, 20)),
-        seed=draw(st.integers(0, 100)),
-        decay=draw(st.sampled_from([0.5, 0.9])),
-    )
+    sizes = drawn_sizes(draw, kernels=5, channels=70, per_head=20, steps=3)
+    graph = patch_graph(**sizes, decay=draw(st.sampled_from([0.5, 0.9])))
     x = images(graph, draw(st.integers(1, 3)), draw(st.sampled_from([None, 1, 2])))
     run_checked(graph, x, num_threads=draw(st.integers(1, 3)))
 

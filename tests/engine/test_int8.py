@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.drawn import drawn_sizes
 from support.engine_cases import IntegerOracle, images, patch_graph, run_exactly
 
 from stmixer_ops.engine import Engine, Graph
@@ -53,22 +54,9 @@ def test_every_spike_and_logit(shape: str, steps: int, isa: str) -> None:
 @given(data=st.data())
 def test_any_sizes(data: st.DataObject) -> None:
     draw = data.draw
-    height, width = draw(st.integers(2, 12)), draw(st.integers(2, 20))
-    kernel, stride = draw(st.integers(1, 7)), draw(st.integers(1, 3))
-    padding = draw(st.integers(0, kernel - 1))
-    outputs = [(n + 2 * padding - kernel) // stride + 1 for n in (height, width)]
-    assume(all(1 <= o <= n for o, n in zip(outputs, (height, width), strict=True)))
-    heads = draw(st.integers(1, 5))
+    sizes = drawn_sizes(draw, kernels=7, channels=150, per_head=30, steps=8)
     graph = patch_graph(
-        image=(draw(st.integers(1, 4)), height, width),
-        channels=(draw(st.integers(1, 150)), heads * draw(st.integers(6, 30))),
-        kernel=kernel,
-        stride=stride,
-        padding=padding,
-        heads=heads,
-        steps=draw(st.integers(1, 8)),
-        classes=draw(st.integers(1, 20)),
-        seed=draw(st.integers(0, 100)),
+        **sizes,
         decay=draw(st.sampled_from([0.0, 0.5, 0.9, 1.0])),
         soft_reset=draw(st.booleans()),
     )

@@ -192,6 +192,7 @@ def test_neurons_take_their_options(make):
             assert lif.surrogate == so.surrogate.ATan(3.0)
 
 
+@pytest.mark.compiles
 @BOTH
 def test_compiles_without_a_graph_break(make):
     model = make().double().train()

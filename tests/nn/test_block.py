@@ -208,6 +208,7 @@ def test_mixed_dtypes_without_autocast_are_refused():
         block().train()(stream(dtype=torch.bfloat16))
 
 
+@pytest.mark.compiles
 def test_compiles_without_a_graph_break():
     m = block().train()
     compiled = torch.compile(copy.deepcopy(m), fullgraph=True, backend="aot_eager")

@@ -166,6 +166,7 @@ def test_energy_and_counters_add_up_over_calls():
     assert once.energy() == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.compiles
 def test_compiled_and_wrapped_models_have_the_same_paths():
     model = small().eval()
     with so.record(model) as plain, torch.no_grad():

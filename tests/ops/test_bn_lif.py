@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from support.drawn import drawn_case
 from support.ops_calls import BNCase as Case
 from support.ops_calls import flips_outside
-from support.ops_cases import KERNELS, LAYOUTS, TOLERANCE, count_saved, error
+from support.ops_cases import (
+    ISAS,
+    KERNELS,
+    LAYOUTS,
+    PLACES,
+    TOLERANCE,
+    check_results,
+    count_saved,
+    error,
+)
+from support.pairs import pairwise
 
 from stmixer_ops import functional as F
 from stmixer_ops import surrogate as sg
@@ -24,18 +34,15 @@ def assert_reference(case, kernels, training, dtype, **options):
     expected = case.run("reference", training, decay=0.9, **options)
     assert torch.equal(native[0], expected[0])
     assert torch.equal(native[3], expected[3])
-    for actual, wanted in zip(native, expected, strict=True):
-        assert actual.dtype == wanted.dtype
-        assert error(actual, wanted) <= 4 * TOLERANCE[dtype]
+    check_results(native, expected, 4 * TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_kernels_are_the_reference(kernels, layout, dtype, training):
-    for residual in (True, False):
-        case = Case((3, 2, 20, 5, 7), dtype, layout, residual=residual)
-        assert_reference(case, kernels, training, dtype)
+@pairwise(
+    kernels=PLACES, layout=LAYOUTS, dtype=DTYPES, training=[True, False], residual=[True, False]
+)
+def test_kernels_are_the_reference(kernels, layout, dtype, training, residual):
+    case = Case((3, 2, 20, 5, 7), dtype, layout, residual=residual)
+    assert_reference(case, kernels, training, dtype)
 
 
 # Channels enough for the CPU's groups: with sums gathered more than once and more steps than a
@@ -43,14 +50,9 @@ def test_kernels_are_the_reference(kernels, layout, dtype, training):
 GROUPED = [(33, 2, 256, 64), (2, 3, 501, 32), (3, 2, 500, 196)]
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", GROUPED, ids=str)
-def test_groups_of_channels(kernels, shape, dtype, training):
-    if kernels == "triton":
-        pytest.skip("too much for Triton's interpreter")
-    for residual in (True, False):
-        assert_reference(Case(shape, dtype, residual=residual), kernels, training, dtype)
+@pairwise(isa=ISAS, shape=GROUPED, dtype=DTYPES, training=[True, False], residual=[True, False])
+def test_groups_of_channels(isa, shape, dtype, training, residual):
+    assert_reference(Case(shape, dtype, residual=residual), "cpu", training, dtype)
 
 
 @pytest.mark.parametrize("residual", [True, False])
@@ -61,28 +63,30 @@ def test_large_results_are_streamed_out_whole(residual):
     assert_reference(case, "cpu", True, torch.float32, surrogate=sg.Sigmoid(4.0))
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("residual", [True, False])
-def test_any_results_may_be_asked_for(kernels, residual, training):
+@pairwise(
+    kernels=PLACES,
+    training=[True, False],
+    residual=[True, False],
+    asked=itertools.product([False, True], repeat=3),
+)
+def test_any_results_may_be_asked_for(kernels, residual, training, asked):
     case = Case((2, 3, 6, 32), residual=residual)
     mean, var = torch.zeros(6), torch.ones(6)
     x = case.x.detach().requires_grad_()
-    gradients = {}
-    for asked in itertools.product([False, True], repeat=3):
-        results = {}
-        for backend in (kernels, "reference"):
-            out = F.bn_lif(
-                x, case.weight, case.bias, mean.clone(), var.clone(), training=training,
-                residual=case.residual, backend=backend,
-                **dict(zip(("return_sum", "return_state", "pack"), asked, strict=True)),
-            )  # fmt: skip
-            results[backend] = out if isinstance(out, tuple) else (out,)
-            real = [y for y in results[backend] if y.is_floating_point()]
-            loss = sum((y.double() * (i + 1)).square().sum() for i, y in enumerate(real))
-            gradients[backend] = torch.autograd.grad(loss, x)[0]
-        assert len(results[kernels]) == 1 + sum(asked)
-        assert all(error(a, b) <= 1e-5 for a, b in zip(*results.values(), strict=True))
-        assert error(gradients[kernels], gradients["reference"]) <= 1e-5
+    results, gradients = {}, {}
+    for backend in (kernels, "reference"):
+        out = F.bn_lif(
+            x, case.weight, case.bias, mean.clone(), var.clone(), training=training,
+            residual=case.residual, backend=backend,
+            **dict(zip(("return_sum", "return_state", "pack"), asked, strict=True)),
+        )  # fmt: skip
+        results[backend] = out if isinstance(out, tuple) else (out,)
+        real = [y for y in results[backend] if y.is_floating_point()]
+        loss = sum((y.double() * (i + 1)).square().sum() for i, y in enumerate(real))
+        gradients[backend] = torch.autograd.grad(loss, x)[0]
+    assert len(results[kernels]) == 1 + sum(asked)
+    assert all(error(a, b) <= 1e-5 for a, b in zip(*results.values(), strict=True))
+    assert error(gradients[kernels], gradients["reference"]) <= 1e-5
 
 
 @pytest.mark.parametrize("reset", ["hard", "soft"])
@@ -112,11 +116,13 @@ def test_any_channel_dimension(kernels, channel_dim):
     assert all(error(a, b) <= 2e-5 for a, b in zip(native, expected, strict=True))
 
 
-@pytest.mark.parametrize("channels", [1, 7, 63, 513, 1536])
-@pytest.mark.parametrize("steps", [1, 33])
+@pairwise(
+    kernels=PLACES,
+    channels=[1, 7, 63, 513, 1536],
+    steps=[1, 33],
+    allowed=lambda kernels, channels, steps: kernels != "triton" or steps * channels < 20_000,
+)
 def test_any_number_of_channels_innermost(kernels, channels, steps):
-    if kernels == "triton" and steps * channels > 20_000:
-        pytest.skip("too much for Triton's interpreter")
     case = Case((steps, 3, 2, channels), channel_dim=3)
     native, expected = case.run(kernels, True), case.run("reference", True)
     assert torch.equal(native[0], expected[0])

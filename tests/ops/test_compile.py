@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch._dynamo.config
-from support.compile_cases import CASES, S, check_full_graph, op_samples
+from support.compile_cases import CASES, S, check_full_graph, compiler, op_samples
 from support.ops_cases import KERNELS, SURROGATES
 from torch.library import opcheck
 
@@ -20,10 +20,10 @@ WITHOUT_TRITON = {"spike_linear", "spike_conv2d"}
 @pytest.mark.compiles
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("backend", KERNELS)
-def test_full_graph(backend, case):
+def test_full_graph(backend, case, full):
     if backend == "triton" and case in WITHOUT_TRITON:
         pytest.skip(f"{case} has no triton kernels")
-    check_full_graph(*CASES[case], backend)
+    check_full_graph(*CASES[case], backend, compiler(backend, full))
 
 
 @pytest.mark.compiles

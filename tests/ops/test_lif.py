@@ -9,25 +9,28 @@ from hypothesis import strategies as st
 from support.ops_calls import check_nan
 from support.ops_calls import run_lif as run
 from support.ops_cases import (
+    BACKENDS,
     DTYPES,
     KERNELS,
     LAYOUTS,
     OPTIONS,
+    PLACES,
     SURROGATES,
     TOLERANCE,
+    check_results,
     count_saved,
     error,
     scalar_lif,
 )
+from support.pairs import pairwise
 
 from stmixer_ops import functional as F
 from stmixer_ops import surrogate as sg
 
 
-@pytest.mark.parametrize("surrogate", SURROGATES, ids=lambda s: s.name)
-@pytest.mark.parametrize(("reset", "detach"), OPTIONS)
-def test_scalar_loops(backend, reset, detach, surrogate):
-    steps, neurons = 6, 40
+@pairwise(backend=BACKENDS, option=OPTIONS, surrogate=SURROGATES)
+def test_scalar_loops(backend, option, surrogate):
+    steps, neurons, (reset, detach) = 6, 40, option
     options = {
         "threshold": 0.7,
         "decay": 0.9,
@@ -49,28 +52,20 @@ def test_scalar_loops(backend, reset, detach, surrogate):
         assert gv_init[m].item() == pytest.approx(grad_init, rel=1e-11, abs=1e-13)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("decay", [0.5, 0.9])
-def test_kernels_are_the_reference(kernels, layout, dtype, decay):
+@pairwise(kernels=PLACES, layout=LAYOUTS, dtype=DTYPES, decay=[0.5, 0.9], option=OPTIONS)
+def test_kernels_are_the_reference(kernels, layout, dtype, decay, option):
     """Spikes, state and bits to the last bit; a contracted multiply-add shows at decay 0.9."""
     x = LAYOUTS[layout](torch.randn(5, 3, 7, 9, 7).to(dtype))
     state = torch.float64 if dtype == torch.float64 else torch.float32
     v_init, gv = torch.randn(2, 3, 7, 9, 7, dtype=state)
     gs = torch.randn(x.shape).to(dtype)
-    for reset, detach in OPTIONS:
-        options = {"decay": decay, "reset": reset, "detach_reset": detach}
-        native = run(x, v_init, gs, gv, backend=kernels, **options)
-        expected = run(x, v_init, gs, gv, backend="reference", **options)
-        for actual, wanted in zip(native[:3], expected[:3], strict=True):
-            assert torch.equal(actual, wanted)
-        for actual, wanted in zip(native[3:], expected[3:], strict=True):
-            assert actual.dtype == wanted.dtype
-            assert error(actual, wanted) <= TOLERANCE[dtype]
+    options = dict(zip(("reset", "detach_reset"), option, strict=True)) | {"decay": decay}
+    native = run(x, v_init, gs, gv, backend=kernels, **options)
+    expected = run(x, v_init, gs, gv, backend="reference", **options)
+    check_results(native, expected, TOLERANCE[dtype], exact=3)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 31, 1000])
-@pytest.mark.parametrize("neurons", [1, 7, 63, 64, 1025])
+@pairwise(kernels=PLACES, steps=[1, 2, 31, 1000], neurons=[1, 7, 63, 64, 1025])
 def test_every_length(kernels, steps, neurons):
     if kernels == "triton":
         steps = min(steps, 100)  # its interpreter is slow; 32 is where the kernel changes
@@ -144,13 +139,14 @@ def test_any_shape_stride_and_option(data):
         x = x.flip(-1)[..., :: data.draw(st.integers(1, 2))]
     kernels = data.draw(st.sampled_from(KERNELS))
     native, expected = run(x, backend=kernels, **options), run(x, backend="reference", **options)
-    for actual, wanted in zip(native[:3], expected[:3], strict=True):
-        assert torch.equal(actual, wanted)
-    assert error(native[3], expected[3]) <= TOLERANCE[dtype]
+    check_results(native, expected, TOLERANCE[dtype], exact=3)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(3, 2, 64), (1, 5, 32), (9, 3, 160), (2, 3, 33), (2, 0, 32)])
+@pairwise(
+    shape=[(3, 2, 64), (1, 5, 32), (9, 3, 160), (2, 3, 33), (2, 0, 32)],
+    dtype=[torch.float32, torch.bfloat16],
+    kernels=PLACES,
+)
 def test_packed_only(shape, dtype, kernels):
     x = torch.randn(shape).to(dtype).requires_grad_()
     v_init = torch.randn(shape[1:])

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.ops_calls import random_spikes as spikes
 from support.ops_cases import DTYPES, KERNELS, LAYOUTS, TOLERANCE, count_saved, error
+from support.pairs import in_full, pairwise
 from support.triton_aot import compile_for
 from torch.library import opcheck
 
@@ -53,40 +54,46 @@ def test_pack_by_every_kernel(kernels):
         )
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("backend", KERNELS)
-def test_linear(backend, layout, dtype):
-    if backend == "triton" and dtype == torch.float64:
-        pytest.skip("float64 has no tensor-core product")
+@pairwise(
+    backend=KERNELS,
+    layout=LAYOUTS,
+    dtype=DTYPES,
+    packed=[False, True],
+    allowed=lambda backend, dtype, **_: (backend, dtype) != ("triton", torch.float64),
+)
+def test_linear(backend, layout, dtype, packed):
+    """Triton has no tensor-core product in float64."""
     s = LAYOUTS[layout](spikes(2, 3, 5, 4, 33)).to(dtype)
     weight, g = torch.randn(7, 33).to(dtype), torch.randn(2, 3, 5, 4, 7).to(dtype)
-    for bits in (None, F.pack_spikes(s)):
-        a, b = s.detach().requires_grad_(), weight.detach().requires_grad_()
-        y = F.spike_linear(a, b, bits, backend=backend)
-        gradients = torch.autograd.grad(y, (a, b), g)
-        exact = s.double() @ weight.double().t()
-        assert error(y, exact) <= 4 * TOLERANCE[dtype]
-        assert error(gradients[0], g.double() @ weight.double()) <= 4 * TOLERANCE[dtype]
-        wanted = g.double().flatten(0, -2).t() @ s.double().flatten(0, -2)
-        assert error(gradients[1], wanted) <= 4 * TOLERANCE[dtype]
+    bits = F.pack_spikes(s) if packed else None
+    a, b = s.detach().requires_grad_(), weight.detach().requires_grad_()
+    y = F.spike_linear(a, b, bits, backend=backend)
+    gradients = torch.autograd.grad(y, (a, b), g)
+    exact = s.double() @ weight.double().t()
+    assert error(y, exact) <= 4 * TOLERANCE[dtype]
+    assert error(gradients[0], g.double() @ weight.double()) <= 4 * TOLERANCE[dtype]
+    wanted = g.double().flatten(0, -2).t() @ s.double().flatten(0, -2)
+    assert error(gradients[1], wanted) <= 4 * TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 1), (1, 0), (3, 2)])
-@pytest.mark.parametrize("backend", KERNELS)
-def test_conv(backend, layout, stride, padding):
+@pairwise(
+    backend=KERNELS,
+    layout=LAYOUTS,
+    window=[(1, 1), (2, 1), (1, 0), (3, 2)],
+    packed=[False, True],
+)
+def test_conv(backend, layout, window, packed):
     s, weight = LAYOUTS[layout](spikes(2, 3, 5, 9, 7)), torch.randn(4, 5, 3, 3)
-    for bits in (None, F.pack_spikes(s)):
-        a, b = s.detach().requires_grad_(), weight.detach().requires_grad_()
-        y = F.spike_conv2d(a, b, stride, padding, bits, backend=backend)
-        c, d = s.detach().double().requires_grad_(), weight.double().requires_grad_()
-        exact = torch.conv2d(c.flatten(0, 1), d, stride=stride, padding=padding).view_as(y)
-        g = torch.randn_like(y)
-        assert error(y, exact) <= 1e-5
-        wanted = torch.autograd.grad(exact, (c, d), g.double())
-        for actual, expected in zip(torch.autograd.grad(y, (a, b), g), wanted, strict=True):
-            assert error(actual, expected) <= 1e-5
+    (stride, padding), bits = window, F.pack_spikes(s) if packed else None
+    a, b = s.detach().requires_grad_(), weight.detach().requires_grad_()
+    y = F.spike_conv2d(a, b, stride, padding, bits, backend=backend)
+    c, d = s.detach().double().requires_grad_(), weight.double().requires_grad_()
+    exact = torch.conv2d(c.flatten(0, 1), d, stride=stride, padding=padding).view_as(y)
+    g = torch.randn_like(y)
+    assert error(y, exact) <= 1e-5
+    wanted = torch.autograd.grad(exact, (c, d), g.double())
+    for actual, expected in zip(torch.autograd.grad(y, (a, b), g), wanted, strict=True):
+        assert error(actual, expected) <= 1e-5
 
 
 @pytest.mark.parametrize("needs", [(True, False), (False, True)])
@@ -162,12 +169,13 @@ def test_weight_gradient_from_bits(geometry, dtype):
     actual = torch.ops.stmixer.spike_weight_gradient(*arguments)
     assert actual.dtype == torch.float32
     assert error(actual, exact) <= TOLERANCE[torch.float32]
-    op = torch.ops.stmixer.spike_weight_gradient.default
-    assert set(opcheck(op, arguments).values()) == {"SUCCESS"}
+    if images == 3:
+        op = torch.ops.stmixer.spike_weight_gradient.default
+        assert set(opcheck(op, arguments).values()) == {"SUCCESS"}
 
 
 @pytest.mark.compiles
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", [90, *in_full((80,))])
 def test_weight_gradient_compiles_without_spills(capability):
     results = compile_for(
         capability,

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from support.ops_calls import flips_outside, run_token_mix_lif
-from support.ops_cases import LAYOUTS, TOLERANCE, count_saved, error
+from support.ops_cases import (
+    BACKENDS,
+    LAYOUTS,
+    PLACES,
+    TOLERANCE,
+    check_results,
+    count_saved,
+    error,
+)
+from support.pairs import pairwise
 
 from stmixer_ops import functional as F
 
@@ -34,38 +43,35 @@ def brute_force(s, weight):
     return y
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_brute_force(shape, layout, backend):
+@pairwise(shape=SHAPES, layout=LAYOUTS, backend=BACKENDS, values=[spikes, torch.randn])
+def test_brute_force(shape, layout, backend, values):
     *sizes, heads = shape
     weight = torch.randn(heads, sizes[-1], sizes[-1])
-    for s in (spikes(sizes), torch.randn(sizes)):
-        s = LAYOUTS[layout](s)
-        assert error(F.token_mix(s, weight, backend=backend), brute_force(s, weight)) <= 3e-6
+    s = LAYOUTS[layout](values(sizes))
+    assert error(F.token_mix(s, weight, backend=backend), brute_force(s, weight)) <= 3e-6
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", SHAPES[:4], ids=str)
-def test_lif_epilogue_is_the_reference(kernels, shape, dtype):
+@pairwise(
+    kernels=PLACES,
+    shape=SHAPES[:4],
+    dtype=DTYPES,
+    layout=["contiguous", "channels_last"],
+    reset=["hard", "soft"],
+)
+def test_lif_epilogue_is_the_reference(kernels, shape, dtype, layout, reset):
     *sizes, heads = shape
     if kernels == "triton" and heads > 3:  # interpreted, every head takes as long as the first
         sizes[2], heads = sizes[2] // heads * 3, 3
     state = torch.float64 if dtype == torch.float64 else torch.float32
-    for layout in ("contiguous", "channels_last"):
-        for reset in ("hard", "soft"):
-            s = LAYOUTS[layout](spikes(sizes).to(dtype))
-            weight = (torch.randn(heads, sizes[-1], sizes[-1]) / 4).to(dtype)
-            v_init, gv = torch.randn(2, *sizes[1:], dtype=state)
-            gs = torch.randn(sizes)
-            native, expected = (
-                run_token_mix_lif(s, weight, v_init, gs, gv, backend, decay=0.9, reset=reset)
-                for backend in (kernels, "reference")
-            )
-            assert torch.equal(native[0], expected[0])
-            assert torch.equal(native[1], expected[1])
-            for actual, wanted in zip(native, expected, strict=True):
-                assert actual.dtype == wanted.dtype
-                assert error(actual, wanted) <= 10 * TOLERANCE[dtype]
+    s = LAYOUTS[layout](spikes(sizes).to(dtype))
+    weight = (torch.randn(heads, sizes[-1], sizes[-1]) / 4).to(dtype)
+    v_init, gv = torch.randn(2, *sizes[1:], dtype=state)
+    gs = torch.randn(sizes)
+    native, expected = (
+        run_token_mix_lif(s, weight, v_init, gs, gv, backend, decay=0.9, reset=reset)
+        for backend in (kernels, "reference")
+    )
+    check_results(native, expected, 10 * TOLERANCE[dtype], exact=2)
 
 
 def test_float32_obeys_the_local_rule(kernels):
@@ -102,14 +108,13 @@ def test_recomputed_membrane_is_that_of_forward():
         assert error(gradient, wanted) <= TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("steps", [1, 3, 8, 9])
-@pytest.mark.parametrize("tokens", [15, 70])
+@pairwise(kernels=PLACES, steps=[1, 3, 8, 9], tokens=[15, 70])
 def test_backward_sums_as_forward_did(kernels, steps, tokens):
     """Membranes at the threshold or a rounding below: another order of summation turns spikes.
 
     The last step alone has input, so the gradient of the state is 0 where it fired, else 1.
     """
-    s, weight = spikes((steps, 2, 34, tokens)), torch.randn(2, tokens, tokens)
+    s, weight = spikes((steps, 1, 34, tokens)), torch.randn(2, tokens, tokens)
     s[:-1] = 0
     v_init = 1 - F.token_mix(s, weight, backend=kernels)[-1]
     below = torch.rand(v_init.shape) < 0.5
@@ -127,7 +132,7 @@ def test_backward_sums_as_forward_did(kernels, steps, tokens):
 
 @pytest.mark.parametrize("steps", [5, 8, 9, 16])
 def test_steps_in_registers_and_beyond(kernels, steps):
-    s, weight = spikes((steps, 2, 6, 33)), torch.randn(3, 33, 33) / 4
+    s, weight = spikes((steps, 1, 4, 33)), torch.randn(2, 33, 33) / 4
     gs, results = torch.randn(s.shape), []
     for backend in (kernels, "reference"):
         leaves = [t.detach().requires_grad_() for t in (s, weight)]

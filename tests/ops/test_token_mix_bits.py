@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.compile_cases import compiler
+from support.launches import Recorder
 from support.ops_calls import flips_outside, random_spikes, state_type
-from support.ops_cases import KERNELS, LAYOUTS, TOLERANCE, error
+from support.ops_cases import BACKENDS, KERNELS, LAYOUTS, TOLERANCE, error
+from support.pairs import in_full, pairwise
 from support.triton_aot import compile_for
 from torch.library import opcheck
 
@@ -43,25 +46,23 @@ def exact_state(fired, currents, v, reset):
     return v
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_float64(backend, shape, dtype):
+@pairwise(backend=BACKENDS, shape=SHAPES, dtype=TOLERANCE, reset=["hard", "soft"])
+def test_float64(backend, shape, dtype, reset):
     """Products of spikes with narrow weights are exact, so the band holds in every dtype."""
     s, weight, v_init = case(shape, dtype)
     words, currents = F.pack_spikes(s, 2), exact_currents(s, weight)
-    for reset in ("hard", "soft"):
-        bits, v = F.token_mix_lif(
-            words, weight, channels=s.shape[2], v_init=v_init, return_state=True, pack="only",
-            reset=reset, backend=backend, **NEURON,
-        )  # fmt: skip
-        assert (bits.shape, bits.dtype) == (words.shape, torch.int32)
-        assert (v.shape, v.dtype) == (v_init.shape, v_init.dtype)
-        fired = F.unpack_spikes(bits, s.shape[2], 2, backend="reference")
-        assert flips_outside(fired, currents, v_init, reset=reset, **NEURON) == 0
-        assert error(v, exact_state(fired, currents, v_init.double(), reset)) <= 1e-5
-        # No bit is set beyond the last channel.
-        assert torch.equal(F.pack_spikes(fired, 2, backend="reference"), bits)
-        assert 0 < fired.mean() < 1
+    bits, v = F.token_mix_lif(
+        words, weight, channels=s.shape[2], v_init=v_init, return_state=True, pack="only",
+        reset=reset, backend=backend, **NEURON,
+    )  # fmt: skip
+    assert (bits.shape, bits.dtype) == (words.shape, torch.int32)
+    assert (v.shape, v.dtype) == (v_init.shape, v_init.dtype)
+    fired = F.unpack_spikes(bits, s.shape[2], 2, backend="reference")
+    assert flips_outside(fired, currents, v_init, reset=reset, **NEURON) == 0
+    assert error(v, exact_state(fired, currents, v_init.double(), reset)) <= 1e-5
+    # No bit is set beyond the last channel.
+    assert torch.equal(F.pack_spikes(fired, 2, backend="reference"), bits)
+    assert 0 < fired.mean() < 1
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -160,29 +161,20 @@ def test_nothing_dense_reaches_memory(monkeypatch):
 
     s, weight, _ = case((2, 2, 64, 32, 4), torch.bfloat16)
     words = F.pack_spikes(s, 2)
-    launches, kernel = [], triton_bits._forward_bits
-
-    class Watched:
-        def __getitem__(self, grid):
-            def launch(*arguments, **constants):
-                launches.append([a for a in arguments if isinstance(a, torch.Tensor)])
-                kernel[grid](*arguments, **constants)
-
-            return launch
-
-    monkeypatch.setattr(triton_bits, "_forward_bits", Watched())
+    recorder = Recorder(triton_bits._forward_bits)
+    monkeypatch.setattr(triton_bits, "_forward_bits", recorder)
     with torch.profiler.profile() as profile:
         bits = F.token_mix_lif(words, weight, channels=64, pack="only", backend="triton")
     ours = [event.name for event in profile.events() if event.name.startswith("stmixer::")]
     assert ours == ["stmixer::token_mix_lif_bits"]
-    (given,) = launches
+    (given,) = recorder.launches
     assert [t.data_ptr() for t in given] == [t.data_ptr() for t in (words, weight, bits)]
     sizes = [t.numel() * t.element_size() for t in given]
     assert sizes == [s.numel() / 8, 2 * weight.numel(), s.numel() / 8]
 
 
 @pytest.mark.compiles
-def test_compiled_and_checked(backend):
+def test_compiled_and_checked(backend, full):
     s, weight, v_init = case(SHAPES[1])
     words = F.pack_spikes(s, 2)
 
@@ -190,7 +182,8 @@ def test_compiled_and_checked(backend):
         return F.token_mix_lif(words, weight, channels=48, pack="only", backend=backend)
 
     torch.compiler.reset()
-    assert torch.equal(torch.compile(run, fullgraph=True)(words, weight), run(words, weight))
+    compiled = torch.compile(run, fullgraph=True, backend=compiler(backend, full))
+    assert torch.equal(compiled(words, weight), run(words, weight))
     if backend != "reference":
         for v, asked in ((None, False), (v_init, True)):
             arguments = (words, weight, v, 48, 1.0, 0.9, "soft", asked, backend)
@@ -277,29 +270,35 @@ LAUNCHERS = """if True:
 
 
 @pytest.mark.compiles
-@pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
-def test_registers_shared_memory_and_contraction(capability, dtype):
+@pytest.mark.parametrize(
+    ("capability", "sizes"),
+    [
+        (90, [(64, 384, 16), (49, 40, 4)]),
+        *in_full(
+            (90, [(196, 768, 16), (25, 64, 2), (16, 32, 8)]),
+            (80, [(64, 384, 16), (196, 768, 16), (49, 40, 4), (25, 64, 2), (16, 32, 8)]),
+        ),
+    ],
+)
+def test_registers_shared_memory_and_contraction(capability, sizes, dtype):
     """Every tile, for heads of whole words and others; on tensor cores, nothing contracted."""
-    results = compile_for(
-        capability,
-        LAUNCHERS
-        + f"""
+    code = f"""
     def fixed(tile, call):
         def run():
             kernels.choose_tile = lambda *_: tile
             call()
         return run
 
-    sizes = (64, 384, 16), (196, 768, 16), (49, 40, 4), (25, 64, 2), (16, 32, 8)
-    for tokens, channels, heads in sizes:
+    for tokens, channels, heads in {sizes}:
         for tile in kernels.tiles({dtype}, tokens):
             for state in (False, True):
                 call = launch({dtype}, tokens, channels, heads, state=state)
                 launches.append(fixed(tile, call))
-""",
-    )
-    assert len(results) == 2 * (5 * 2 if dtype == torch.float32 else 4 * 3 + 2)
+"""
+    results = compile_for(capability, LAUNCHERS, code)
+    tiles = [2 if dtype == torch.float32 or tokens == 16 else 3 for tokens, _, _ in sizes]
+    assert len(results) == 2 * sum(tiles)
     for (kernel,) in results:
         assert kernel["spilled"] == 0, kernel
         assert kernel["fma"] == 0, kernel
@@ -309,12 +308,9 @@ def test_registers_shared_memory_and_contraction(capability, dtype):
 
 @pytest.mark.compiles
 def test_one_kernel_for_every_batch_size():
-    results = compile_for(
-        90,
-        LAUNCHERS
-        + """
+    code = """
     for batch in (64, 65, 100):
         launches.append(launch(torch.bfloat16, 64, 384, 16, batch))
-""",
-    )
+"""
+    results = compile_for(90, LAUNCHERS, code)
     assert [len(kernels) for kernels in results] == [1, 0, 0]

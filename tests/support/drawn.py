@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from hypothesis import assume
 from hypothesis import strategies as st
 from support.ops_calls import BNCase
 
@@ -24,3 +27,26 @@ def drawn_case(data, kind=BNCase):
     back = [order.index(i) for i in range(len(order))]
     case.x = case.x.permute(order).contiguous().permute(back)
     return case
+
+
+def drawn_sizes(
+    draw: Any, *, kernels: int, channels: int, per_head: int, steps: int
+) -> dict[str, Any]:
+    """Sizes of a ``patch_graph``, each up to the one given."""
+    height, width = draw(st.integers(2, 12)), draw(st.integers(2, 20))
+    kernel, stride = draw(st.integers(1, kernels)), draw(st.integers(1, 3))
+    padding = draw(st.integers(0, kernel - 1))
+    outputs = [(n + 2 * padding - kernel) // stride + 1 for n in (height, width)]
+    assume(all(1 <= o <= n for o, n in zip(outputs, (height, width), strict=True)))
+    heads = draw(st.integers(1, 5))
+    return {
+        "image": (draw(st.integers(1, 4)), height, width),
+        "channels": (draw(st.integers(1, channels)), heads * draw(st.integers(6, per_head))),
+        "kernel": kernel,
+        "stride": stride,
+        "padding": padding,
+        "heads": heads,
+        "steps": draw(st.integers(1, steps)),
+        "classes": draw(st.integers(1, 20)),
+        "seed": draw(st.integers(0, 100)),
+    }

@@ -10,10 +10,16 @@ import torch
 from torch import Tensor
 
 from stmixer_ops import surrogate as sg
+from stmixer_ops.ops import _native
 from stmixer_ops.ops._obstacles import OBSTACLES
 
 KERNELS = [name for name in ("cpu", "triton") if OBSTACLES[name](torch.empty(0)) is None]
 """Backends besides the reference that run on tensors of the CPU here."""
+BACKENDS = ["reference", *KERNELS]
+ISAS = [] if _native.missing else list(_native.extension().cpu_isas())
+"""Instruction sets of this machine."""
+PLACES = [*ISAS, *(name for name in KERNELS if name != "cpu")]
+"""Builds of the kernels that run here: axes of ``@pairwise`` for the fixture ``kernels``."""
 
 SURROGATES = [
     sg.Dspike(2.5),
@@ -50,6 +56,13 @@ def error(actual: Tensor, expected: Tensor) -> float:
         return 0.0
     scale = max(1.0, expected.abs().nan_to_num().max().item())
     return (actual - expected).abs().nan_to_num().max().item() / scale
+
+
+def check_results(actual, expected, tolerance: float, exact: int = 0) -> None:
+    """The first ``exact`` tensors to the last bit, the others within ``tolerance``, all dtypes."""
+    for i, (a, b) in enumerate(zip(actual, expected, strict=True)):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b) if i < exact else error(a, b) <= tolerance
 
 
 def slope(surrogate: sg.Surrogate, u: float) -> float:

@@ -26,6 +26,11 @@ def pairwise(*, allowed: Allowed | None = None, **axes: Iterable[Any]) -> pytest
     return pytest.mark.pairwise(values, allowed)
 
 
+def in_full(*rows: Row) -> list[Any]:
+    """Rows of ``parametrize`` that run with ``--full`` only."""
+    return [pytest.param(*row, marks=pytest.mark.full) for row in rows]
+
+
 def product(axes: dict[str, list[Any]], allowed: Allowed | None = None) -> list[Row]:
     """Every row that is allowed."""
     rows = itertools.product(*axes.values())
@@ -62,4 +67,5 @@ def label(value: Any) -> str:
     """How a value shows in the name of a test."""
     if isinstance(value, tuple):
         return "x".join(map(label, value))
-    return str(getattr(value, "name", value)).removeprefix("torch.")
+    named = getattr(value, "name", None) or getattr(value, "__name__", None)
+    return str(named or value).removeprefix("torch.")

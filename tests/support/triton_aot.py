@@ -102,11 +102,11 @@ def _sources() -> list[str]:
     return [m.__file__ for m in loaded if (m.__file__ or "").endswith(".py")]
 
 
-def compile_for(capability: int, code: str) -> list[list[dict[str, Any]]]:
+def compile_for(capability: int, *code: str) -> list[list[dict[str, Any]]]:
     """Runs ``code``, which defines ``launches``, a list of calls, compiling for sm_<capability>."""
     pytest.importorskip("triton", reason="triton is not installed")
     program = (
-        f"{code}\nimport json\nfrom support import triton_aot\n"
+        f"{''.join(code)}\nimport json\nfrom support import triton_aot\n"
         f"results = triton_aot.compiled({capability}, launches)\n"
         f"print(json.dumps([results, triton_aot._sources()]))"
     )

@@ -1,0 +1,225 @@
+"""Seeded faults: each is put into a copy of the project, where the tests named must fail.
+
+    python tests/mutations.py [WORD ...]      # all, or those whose name holds one of the words
+
+The copy and its build lie under ``build/mutations``. A fault whose text is no longer there is an
+error, so that the list follows the code. Needs cmake, a C++ compiler and pybind11.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TREE = ROOT / "build" / "mutations" / "tree"
+BUILD = ROOT / "build" / "mutations" / "build"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``old`` stands once in ``file`` and becomes ``new``; ``tests`` are arguments of pytest."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the extension has to be built again."""
+        return self.file.startswith(("csrc/cpu", "csrc/engine", "csrc/graph", "csrc/common"))
+
+
+FAULTS = [
+    Fault(
+        "lif C++: backward reads x with the step of another tensor",
+        "csrc/cpu/lif_kernel.cpp",
+        "read(p.x, p.x_step, 2)",
+        "read(p.x, p.neurons, 2)",
+        "ops/test_lif.py",
+    ),
+    Fault(
+        "bn_lif C++: the gradient of the sum is left out",
+        "csrc/cpu/bn_lif_kernel.cpp",
+        "gradient_steps<hard, detach, true, true>",
+        "gradient_steps<hard, detach, false, true>",
+        "ops/test_bn_lif.py",
+    ),
+    Fault(
+        "token_mix C++: strides of time and batch swapped in the output",
+        "csrc/cpu/token_mix_kernel.cpp",
+        "t * p.out_strides[0] + b * p.out_strides[1]",
+        "t * p.out_strides[1] + b * p.out_strides[0]",
+        "ops/test_token_mix.py",
+    ),
+    Fault(
+        "engine project: the last tap of a row of the window is left out",
+        "csrc/engine/project_kernel.cpp",
+        "const int begin = max_int(x, 0), end = min_int(x + g.kernel_w, g.in_width);",
+        "const int begin = max_int(x, 0), end = min_int(x + g.kernel_w - 1, g.in_width);",
+        "engine/test_graph.py",
+    ),
+    Fault(
+        "engine finish: a membrane at the threshold fires and is not reset",
+        "csrc/engine/finish_kernel.cpp",
+        "v.v[i] = h >= th ?",
+        "v.v[i] = h > th ?",
+        "engine/test_graph.py engine/test_model.py",
+    ),
+    Fault(
+        "engine finish, int8: half is not added before the shift",
+        "csrc/engine/finish_kernel.cpp",
+        "const int64_t half = shift > 0 ? int64_t{1} << (shift - 1) : 0;",
+        "const int64_t half = 0 * shift;",
+        "engine/test_int8.py",
+    ),
+    Fault(
+        "engine plan: the residual sum is left out of the bound of int8 currents",
+        "csrc/engine/plan.cpp",
+        "for (const std::string& name : c.currents) bound += bounds_[graph_.find(name).index];",
+        "",
+        "engine/test_int8.py",
+    ),
+    Fault(
+        "Triton: a membrane at the threshold does not fire",
+        "stmixer_ops/ops/_triton.py",
+        "return h >= THRESHOLD",
+        "return h > THRESHOLD",
+        "ops/test_lif.py ops/test_token_mix.py",
+    ),
+    Fault(
+        "Triton conv_lif: strides of time and image swapped",
+        "stmixer_ops/ops/conv_lif/triton.py",
+        "row = step * s_step + tl.cast(image, tl.int64) * s_image + row * s_row",
+        "row = step * s_image + tl.cast(image, tl.int64) * s_step + row * s_row",
+        "ops/test_conv_lif.py",
+    ),
+    Fault(
+        "CUDA lif: the gradient of the spikes is that of the first step",
+        "csrc/cuda/lif.cu",
+        "static_cast<const T*>(p.gs) + t * p.neurons",
+        "static_cast<const T*>(p.gs)",
+        "cuda/test_ops.py -k lif",
+    ),
+    Fault(
+        "data: every fourth image is held out instead of every fifth",
+        "stmixer_ops/data/digits.py",
+        "chosen[index] = seen[label] % TEST_EVERY == 0",
+        "chosen[index] = seen[label] % (TEST_EVERY - 1) == 0",
+        "data",
+    ),
+    Fault(
+        "data: of several test folders the first by name is taken",
+        "stmixer_ops/data/folder.py",
+        "tests.sort(key=lambda f: (TEST_NAMES.index(f.name.lower()), f.name))",
+        "tests.sort(key=lambda f: f.name)",
+        "data",
+    ),
+    Fault(
+        "data: height and width swapped in idx files",
+        "stmixer_ops/data/idx.py",
+        "torch.from_numpy(pixels[:, None].copy())",
+        "torch.from_numpy(pixels[:, None].swapaxes(2, 3).copy())",
+        "data",
+    ),
+    Fault(
+        "trainer: the warm-up begins at 0",
+        "stmixer_ops/train/recipe.py",
+        "return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * epoch",
+        "return (recipe.lr - recipe.warmup_lr) * epoch",
+        "train",
+    ),
+    Fault(
+        "trainer: a resumed run begins with a new optimiser",
+        "stmixer_ops/train/loop.py",
+        "saved.restore_optimizer(self.optimizer, self.model)",
+        "pass",
+        "train/test_loop.py",
+    ),
+]
+
+
+def copy_project() -> None:
+    """The tracked files and new ones, as they are in the working tree."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        source, target = ROOT / name, TREE / name
+        if not source.is_file():
+            continue
+        if not target.is_file() or target.read_bytes() != source.read_bytes():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+
+def build() -> None:
+    """The extension of the copy, into its package."""
+    import pybind11
+
+    options = [
+        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+        f"-DPython_EXECUTABLE={sys.executable}",
+    ]
+    configure = ["cmake", "-S", str(TREE), "-B", str(BUILD), "-DSTMIXER_CUDA=OFF", *options]
+    for command in (configure, ["cmake", "--build", str(BUILD), "-j", "2"]):
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    (extension,) = BUILD.glob("_C.*")
+    shutil.copy(extension, TREE / "stmixer_ops")
+
+
+def run_tests(selection: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", *selection.split()]
+    environment = os.environ | {"PYTHONPATH": str(TREE), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        command, cwd=TREE / "tests", env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def is_noticed(fault: Fault) -> bool:
+    """Whether a test fails with the fault in the copy, which is mended again."""
+    path = TREE / fault.file
+    text = path.read_text()
+    path.write_text(text.replace(fault.old, fault.new))
+    try:
+        if fault.compiled:
+            build()
+        done = run_tests(fault.tests)
+    finally:
+        path.write_text(text)
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"{fault.name}: the tests did not run\n{done.stdout}{done.stderr}")
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    print(
+        f"{'noticed' if failed else 'SURVIVED':9} {fault.name}: {' '.join(failed)[:120]}",
+        flush=True,
+    )
+    return bool(failed)
+
+
+def main(words: list[str]) -> int:
+    faults = [f for f in FAULTS if not words or any(word in f.name for word in words)]
+    for fault in faults:
+        count = (ROOT / fault.file).read_text().count(fault.old)
+        if count != 1:
+            raise SystemExit(f"{fault.name}: {fault.file} has its text {count} times: {fault.old}")
+    copy_project()
+    build()
+    for selection in dict.fromkeys(fault.tests for fault in faults):
+        done = run_tests(selection)
+        if done.returncode:
+            raise SystemExit(f"without a fault {selection} must pass\n{done.stdout[-3000:]}")
+    survived = [fault for fault in faults if not is_noticed(fault)]
+    print(f"{len(faults) - len(survived)} of {len(faults)} faults noticed")
+    return len(survived)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
