@@ -35,6 +35,7 @@ _TURNS = {
     7: "TRANSVERSE",
     8: "ROTATE_90",
 }
+_PNG, _COMPRESSED = b"\x89PNG\r\n\x1a\n", (b"zTXt", b"iTXt", b"iCCP")
 # What may be white in pictures of 32-bit integers or floats, which do not say it themselves.
 _WHITE = {"F": (1.0, 255.0, 65535.0), "I": (255.0, 65535.0)}
 
@@ -57,8 +58,13 @@ def open_image(path: str | Path, in_channels: int) -> Image:
 def picture_size(path: str | Path) -> tuple[int, int]:
     """Width and height, as stored; raises what :func:`open_image` would, as far as the first bytes
     of the file tell."""
-    with _opened(user_path(path), whole=False) as image:
-        return image.size
+    path = user_path(path)
+    try:
+        with _opened(path, whole=False) as image:
+            return image.size
+    except ValueError:
+        with _opened(path) as image:
+            return image.size
 
 
 @contextmanager
@@ -66,7 +72,7 @@ def _opened(path: Path, whole: bool = True) -> Iterator[Image]:
     """The picture, opened and not yet decoded; errors name the file."""
     pil = require("PIL.Image", "train", f"reading {path}")
     # One read instead of the many small ones of PIL.
-    with io.BytesIO(path.read_bytes()) if whole else open(path, "rb") as content:
+    with io.BytesIO(_plain_png(path.read_bytes())) if whole else open(path, "rb") as content:
         try:
             with pil.open(content) as image:
                 yield image
@@ -79,6 +85,21 @@ def _opened(path: Path, whole: bool = True) -> Iterator[Image]:
         except Exception as error:  # damaged files make Pillow raise nearly anything
             reason = str(error) or type(error).__name__
             raise ValueError(f"{path}: not a readable image ({reason})") from error
+
+
+def _plain_png(content: bytes) -> bytes:
+    """A PNG file without compressed texts and colour profiles: Pillow refuses long ones, and takes
+    the picture for damaged. Other files as they are."""
+    if not content.startswith(_PNG) or not any(name in content for name in _COMPRESSED):
+        return content
+    pieces, position = [_PNG], len(_PNG)
+    while position < len(content):  # chunks: size, name, that many bytes, checksum
+        size = int.from_bytes(content[position : position + 4], "big")
+        end = position + 12 + size
+        if content[position + 4 : position + 8] not in _COMPRESSED:
+            pieces.append(content[position:end])
+        position = end
+    return b"".join(pieces)
 
 
 def as_shown(image: Image) -> Image:

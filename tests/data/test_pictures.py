@@ -11,6 +11,7 @@ import pytest
 from PIL import Image as pil
 
 from stmixer_ops.data.images import open_image
+from stmixer_ops.data.pictures import picture_size
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -37,8 +38,9 @@ def as_grey(colour: np.ndarray) -> np.ndarray:
     return colour @ np.array([0.299, 0.587, 0.114])
 
 
-def png(rows: list[bytes], width: int, depth: int, colour_type: int, clear: bytes) -> bytes:
-    """A PNG file with a transparent value (tRNS), put together by hand."""
+def png(rows: list[bytes], width: int, depth: int, colour_type: int, *chunks: tuple) -> bytes:
+    """A PNG file put together by hand, with ``chunks`` (name, content) before the pixels; all but
+    the first of them stand behind the pixels, too."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         checksum = zlib.crc32(name + content)
@@ -46,8 +48,8 @@ def png(rows: list[bytes], width: int, depth: int, colour_type: int, clear: byte
 
     header = struct.pack(">IIBBBBB", width, len(rows), depth, colour_type, 0, 0, 0)
     pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
-    chunks = [(b"IHDR", header), (b"tRNS", clear), (b"IDAT", pixels), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*c) for c in chunks)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", pixels), *chunks[1:], (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*c) for c in parts)
 
 
 # How the stored pixels of each EXIF orientation are turned to be upright.
@@ -122,7 +124,7 @@ def test_one_transparent_grey_value_in_every_depth(tmp_path, depth):
     values = [0, 1, min(2, most), most]
     bits = "".join(f"{v:0{depth}b}" for v in values)
     row = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
-    (tmp_path / "a.png").write_bytes(png([row], 4, depth, 0, struct.pack(">H", 1)))
+    (tmp_path / "a.png").write_bytes(png([row], 4, depth, 0, (b"tRNS", struct.pack(">H", 1))))
     expected = [255 if v == 1 else round(255 * v / most) for v in values]
     assert shown(tmp_path / "a.png", 1).tolist() == [expected]
 
@@ -130,7 +132,7 @@ def test_one_transparent_grey_value_in_every_depth(tmp_path, depth):
 def test_one_transparent_colour_of_16_bits(tmp_path):
     row = struct.pack(">6H", 0x8012, 0x8012, 0x8012, 0x4000, 0, 0xFFFF)
     clear = struct.pack(">3H", 0x8012, 0x8012, 0x8012)
-    (tmp_path / "a.png").write_bytes(png([row], 2, 16, 2, clear))
+    (tmp_path / "a.png").write_bytes(png([row], 2, 16, 2, (b"tRNS", clear)))
     assert shown(tmp_path / "a.png").tolist() == [[[255, 255, 255], [64, 0, 255]]]
 
 
@@ -182,6 +184,17 @@ def test_other_colour_spaces(tmp_path):
     lab = np.array([[[255, 0, 0], [0, 0, 0]]], np.uint8)
     pil.fromarray(lab, "LAB").save(tmp_path / "lab.tif")
     np.testing.assert_allclose(shown(tmp_path / "lab.tif"), [[[255] * 3, [0] * 3]], atol=2)
+
+
+def test_long_texts_and_profiles_do_not_make_a_picture_damaged(tmp_path):
+    """Pillow's MAX_TEXT_CHUNK is 1 MiB, of what was a few kB in the file."""
+    long = zlib.compress(bytes(3 << 20))
+    chunks = [(b"iCCP", b"p\0\0" + long), (b"zTXt", b"k\0\0" + long),
+              (b"iTXt", b"k\0\1\0\0\0" + long), (b"tEXt", b"k\0short")]  # fmt: skip
+    path = tmp_path / "a.png"
+    path.write_bytes(png([bytes([1, 2, 3, 250, 251, 252])], 2, 8, 2, *chunks))
+    assert shown(path).tolist() == [[[1, 2, 3], [250, 251, 252]]]
+    assert picture_size(path) == (2, 1)
 
 
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif"])
