@@ -131,6 +131,7 @@ class _Run:
         self.optimizer = make_optimizer(recipe, self.model)
         self.loss = make_loss(recipe, soft_targets=self.augmentation.mix is not None)
         self.seconds: list[float] = []  # of the epochs of this process
+        self.estimated = False
 
     def start(self, saved: Checkpoint | None, init_from: str | Path | None) -> None:
         """Say what runs, and take over a saved state."""
@@ -241,8 +242,7 @@ class _Run:
                 if step % 10 == 0 or step + 1 == self.steps or device.type == "cpu":
                     self._check_finite(totals, epoch, step, lr)
                 advance(f"loss {float(losses[1]):.3f}" if step % 10 == 0 else "")
-                if not self.seconds:
-                    self._estimate(epoch, step, time.perf_counter() - start)
+                self._estimate(epoch, step, time.perf_counter() - start)
         loss, cross_entropy = (total / self.steps for total in totals.tolist())
         return loss, cross_entropy
 
@@ -266,11 +266,13 @@ class _Run:
             )
 
     def _estimate(self, epoch: int, step: int, elapsed: float) -> None:
-        """Say once, early, how long a long run will take."""
+        """Say once, early, how long a run of more than a minute will take."""
+        if self.estimated or (elapsed < 10 and step < 20):
+            return
+        self.estimated = True
         left = self.recipe.total_epochs - epoch
         total = elapsed / (step + 1) * self.steps * left
-        first = elapsed - elapsed / (step + 1) < 10 <= elapsed or step == 20
-        if first and total >= 60:
+        if total >= 60:
             self.display.line(f"about {duration(total)} for {left} epochs, tests not counted")
 
     def _config(self) -> dict[str, object]:

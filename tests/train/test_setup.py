@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from stmixer_ops.train import RECIPES, Recipe, evaluate, get_recipe, load_checkp
 from stmixer_ops.train.augment import flip_and_shift
 from stmixer_ops.train.batches import training_batches
 from stmixer_ops.train.distributed import World, join_world
+from stmixer_ops.train.loop import _Run
 from stmixer_ops.train.progress import Display, duration
 from stmixer_ops.train.recipe import photo_recipe
 from stmixer_ops.train.seeds import generator, seed_all
@@ -178,6 +180,17 @@ def test_durations_are_readable():
     assert [duration(s) for s in (0, 89, 600, 5460, 36_900)] == [
         "0 s", "89 s", "10 min", "1 h 31 min", "10 h 15 min"
     ]  # fmt: skip
+
+
+def test_a_long_run_says_early_and_once_how_long_it_takes():
+    run = SimpleNamespace(recipe=Recipe(epochs=10), steps=100, display=Steps(), estimated=False)
+    for step in range(100):  # three seconds a step
+        _Run._estimate(run, 4, step, 3.0 * (step + 1))
+    assert run.display.lines == ["about 30 min for 6 epochs, tests not counted"]
+    short = SimpleNamespace(recipe=Recipe(epochs=1), steps=100, display=Steps(), estimated=False)
+    for step in range(100):
+        _Run._estimate(short, 0, step, 0.01 * (step + 1))
+    assert short.display.lines == []
 
 
 # -- Frames of events -----------------------------------------------------------------------------
