@@ -5,6 +5,15 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import numpy as np
+
+
+def plain_number(value: object) -> object:
+    """NumPy's numbers as Python's, for :func:`json.dumps` (its ``default``)."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"cannot be stored: expected text, numbers, lists and mappings, got {value!r}")
+
 
 def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
     """``value`` as an ``int``, whoever's integer it is (Python's, NumPy's, a tensor's element).

@@ -13,6 +13,7 @@ import zlib
 
 import numpy as np
 
+from .._numbers import plain_number
 from .graph import Graph
 
 _TYPES = {"float32": ("F32", "<f4"), "int32": ("I32", "<i4"), "int16": ("I16", "<i2"),
@@ -53,7 +54,7 @@ def encode(graph: Graph) -> bytes:
         "format": "stmx",
         "version": VERSION,
         "crc32": _NO_CHECKSUM.decode(),
-        "graph": json.dumps(graph.description(), default=_plain),
+        "graph": json.dumps(graph.description(), default=plain_number),
     }
     header = json.dumps({"__metadata__": metadata, **table}).encode()
     header += b" " * (-len(header) % 8)
@@ -63,13 +64,6 @@ def encode(graph: Graph) -> bytes:
         checksum = zlib.crc32(part, checksum)
     size = len(header).to_bytes(8, "little")
     return b"".join([size, before, f"{checksum:08x}".encode(), after, *parts])
-
-
-def _plain(value: object) -> object:
-    """NumPy's numbers as Python's."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"graph: a description holds {value!r}, expected text, numbers and lists")
 
 
 def decode(content: bytes) -> Graph:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .._files import user_path, write_atomically
+from .._numbers import plain_number
 from .._optional import require
 from ..models import create_model
 from ..models.base import SpikingClassifier
@@ -92,7 +93,7 @@ def save_checkpoint(
             for key, value in optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{name}.{key}"] = value
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    metadata = {"format": FORMAT, "config": json.dumps(config)}
+    metadata = {"format": FORMAT, "config": json.dumps(config, default=plain_number)}
     path = user_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = safetensors.save(tensors, metadata)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -221,3 +222,10 @@ def test_first_weights_from_someone_elses_file(trained, tmp_path):
     assert "left out the readout of 3 classes" in note
     expected = trained[0].blocks[0].channel_mlp.fc1.weight
     assert torch.equal(model.blocks[0].channel_mlp.fc1.weight, expected)
+
+
+def test_numpys_numbers_in_the_configuration(trained, tmp_path):
+    kwargs = {**SIZES, "num_classes": np.int64(3), "threshold": np.float32(1)}
+    config = {**CONFIG, "model": {"name": "stmixer_2_16_4", "kwargs": kwargs}}
+    save_checkpoint(tmp_path / "n.safetensors", trained[0], config)
+    assert load_checkpoint(tmp_path / "n.safetensors").build_model().num_classes == 3
