@@ -1,5 +1,5 @@
 #pragma once
-#include "graph/graph.h"
+#include "graph/check.h"
 #include "stmixer/engine.h"
 
 namespace stmixer::engine {

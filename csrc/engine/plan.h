@@ -9,7 +9,7 @@
 #include "common/memory.h"
 #include "engine/integer_kernels.h"
 #include "engine/kernels.h"
-#include "graph/graph.h"
+#include "graph/check.h"
 #include "stmixer/engine.h"
 
 namespace stmixer::engine {

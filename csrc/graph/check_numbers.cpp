@@ -5,7 +5,7 @@
 #include <stdexcept>
 
 #include "graph/arithmetic.h"
-#include "graph/graph.h"
+#include "graph/check.h"
 
 namespace stmixer::graph {
 namespace {

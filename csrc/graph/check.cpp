@@ -1,4 +1,4 @@
-#include "graph/graph.h"
+#include "graph/check.h"
 
 #include <algorithm>
 #include <cstdint>
