@@ -5,48 +5,47 @@ Names are loaded on first use, so that ``stmixer_ops.Engine.load`` runs without 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ._lazy import loader
 
 __version__ = "0.1.0"
 
-_SUBMODULES = (
-    "functional",
-    "surrogate",
-    "nn",
-    "models",
-    "graph",
-    "engine",
-    "data",
-    "train",
-    "exchange",
-    "measure",
-    "bench",
-    "cli",
-)
-_HOME = {
-    "LIF": "nn",
-    "STM": "nn",
-    "TokenMixer": "nn",
-    "ChannelMLP": "nn",
-    "STMBlock": "nn",
-    "IPSPS": "nn",
-    "SPS": "nn",
-    "SSA": "nn",
-    "SMLLoss": "nn",
-    "decay_from_tau": "nn",
-    "optimize_for_inference": "nn",
-    "record": "nn",
-    "STMixer": "models",
-    "Spikformer": "models",
-    "create_model": "models",
-    "list_models": "models",
-    "load_official": "models",
-    "load_pretrained": "models",
-    "Engine": "engine",
-    "Graph": "graph",
-    "use_backend": "ops",
-    "backend_report": "ops",
+# Submodule -> names of it that are the package's, too.
+_NAMES: dict[str, tuple[str, ...]] = {
+    "functional": (),
+    "surrogate": (),
+    "nn": (
+        "LIF",
+        "STM",
+        "TokenMixer",
+        "ChannelMLP",
+        "STMBlock",
+        "IPSPS",
+        "SPS",
+        "SSA",
+        "SMLLoss",
+        "decay_from_tau",
+        "optimize_for_inference",
+        "record",
+    ),
+    "models": (
+        "STMixer",
+        "Spikformer",
+        "create_model",
+        "list_models",
+        "load_official",
+        "load_pretrained",
+    ),
+    "graph": ("Graph",),
+    "engine": ("Engine",),
+    "ops": ("use_backend", "backend_report"),
+    "data": (),
+    "train": (),
+    "exchange": (),
+    "measure": (),
+    "bench": (),
+    "cli": (),
 }
 
 if TYPE_CHECKING:
@@ -91,18 +90,11 @@ if TYPE_CHECKING:
     from .ops import backend_report, use_backend
 
 
-def __getattr__(name: str) -> Any:
-    if name in _SUBMODULES:
-        return importlib.import_module(f".{name}", __name__)
-    if name in _HOME:
-        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = loader(__name__, _NAMES)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_SUBMODULES, *_HOME})
+    return sorted({*globals(), *__all__})
 
 
 __all__ = [

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
-def loader(package: str, home: Mapping[str, str | None]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of ``package``; ``home``: name -> submodule it lies in, or None where the
-    name is a submodule itself."""
+def loader(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+    """The ``__getattr__`` of ``package``; ``names``: submodule -> names that lie in it."""
+    home = {name: submodule for submodule, inside in names.items() for name in inside}
 
     def load(name: str) -> Any:
+        if name in names:
+            return importlib.import_module(f".{name}", package)
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        submodule = home[name]
-        if submodule is None:
-            return importlib.import_module(f".{name}", package)
-        value = getattr(importlib.import_module(f".{submodule}", package), name)
+        value = getattr(importlib.import_module(f".{home[name]}", package), name)
         setattr(sys.modules[package], name, value)
         return value
 

@@ -17,9 +17,9 @@ from .. import _C
 from ..engine import Engine
 from ..measure.timing import Pace, Timing, busy_neighbour, race
 from . import resources
-from .agreement import Disagreement, Reference, check_engine, check_peer, reference
 from .cases import Case
 from .ceiling import profile
+from .check import Mismatch, Reference, check_engine, check_peer, reference
 from .network import Network, batches, build
 from .peers import CONTESTANTS, Session
 
@@ -88,7 +88,7 @@ class _Measurement:
             session = contestant.open(path, self.threads)
             row["note"] = session.note
             row["agreement"] = self._check(key, path, session)
-        except Disagreement as error:
+        except Mismatch as error:
             return row | {"status": "disagrees", "reason": str(error)}
         except NotImplementedError as error:
             return row | {"status": "unavailable", "reason": str(error)}

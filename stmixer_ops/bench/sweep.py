@@ -19,7 +19,7 @@ from ..engine.calibrate import calibrated
 from ..exchange.onnx import export
 from ..measure.table import format_table
 from ..measure.timing import Pace, race
-from .agreement import FIRST_TOLERANCE
+from .check import FIRST_TOLERANCE
 from .layers import LAYERS, Dense, Layer, graph_of
 from .peers import CONTESTANTS, quantized
 from .report import OURS

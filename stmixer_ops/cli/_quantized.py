@@ -43,7 +43,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PrecisionReport:
     """An int8 engine beside the fp32 one of the same network, on test images."""
 
     data: str
@@ -54,14 +54,14 @@ class Comparison:
 
 def compare_precisions(
     exact: Engine, engine: Engine, data: ImageData, stored: Mapping[str, Any]
-) -> Comparison:
+) -> PrecisionReport:
     """``stored``: the section ``data`` of the checkpoint."""
     images = spread_images(data.test, COMPARED)
     prepare = stored_preparation(stored)
     x = prepare(images)
     right = [evaluate(e, data.test, prepare=prepare).right for e in (exact, engine)]
     fp32, int8 = right
-    return Comparison(
+    return PrecisionReport(
         data.name,
         len(x),
         disagreement(exact, engine, x.numpy()),
@@ -73,7 +73,7 @@ def compare_precisions(
 
 
 def as_dict(
-    calibrated: int, wide: Sequence[str], size: int, comparison: Comparison | None
+    calibrated: int, wide: Sequence[str], size: int, comparison: PrecisionReport | None
 ) -> dict[str, Any]:
     """For JSON. ``calibrated``: how many images; ``wide``: layers of 16 bits; ``size``: bytes."""
     content: dict[str, Any] = {
@@ -96,7 +96,7 @@ def as_dict(
     return content
 
 
-def as_text(comparison: Comparison) -> str:
+def as_text(comparison: PrecisionReport) -> str:
     rows = [
         [name, f"{100 * d.local:.3f} %", f"{100 * d.free:.3f} %"]
         for name, d in comparison.populations.items()

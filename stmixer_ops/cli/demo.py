@@ -16,7 +16,7 @@ from .._files import user_path, write_atomically
 from .._optional import require
 from ..data import ImageData, first_images, load_dataset
 from ..engine import Engine
-from ..measure.compare import Agreement, compare
+from ..measure.compare import Comparison, compare
 from ..measure.cost import measure_cost
 from ..measure.energy import Cost
 from ..measure.picture import Bars, draw_demo
@@ -40,7 +40,7 @@ class Outcome:
     top1: float
     engine_top1: float
     cost: Cost
-    agreement: Agreement
+    comparison: Comparison
     torch_ms: float
     engine_ms: float
 
@@ -112,7 +112,7 @@ def _compile_and_compare(
     Engine.compile(model).save(path)
     write_labels(path, saved.config["data"])
     display.line(f"compiled: {path}")
-    agreement = compare(model, Engine.load(path), images)
+    comparison = compare(model, Engine.load(path), images)
     with torch.inference_mode():
         torch_answers = model(images).argmax(1)
     labels = data.test.labels
@@ -120,9 +120,9 @@ def _compile_and_compare(
     return Outcome(
         steps,
         float((torch_answers == labels).double().mean()),
-        float((torch.tensor(agreement.engine_answers) == labels).double().mean()),
+        float((torch.tensor(comparison.engine_answers) == labels).double().mean()),
         measure_cost(model, images),
-        agreement,
+        comparison,
         torch_ms,
         engine_ms,
     )
@@ -176,7 +176,7 @@ def _report(baseline: float, outcomes: list[Outcome]) -> str:
         "per image; energy: 4.6 pJ per MAC on real numbers, 0.9 pJ per SOP; times: batch 1, median"
     )
     lines.append("\nengine against PyTorch, all test images: spike values that differ\n")
-    names = outcomes[0].agreement.compared
+    names = outcomes[0].comparison.compared
     lines.append(
         format_table(
             ["population", *(f"T={o.T}" for o in outcomes)],
@@ -184,7 +184,7 @@ def _report(baseline: float, outcomes: list[Outcome]) -> str:
                 [
                     name,
                     *(
-                        f"{o.agreement.different[name]:,} of {o.agreement.compared[name]:,}"
+                        f"{o.comparison.different[name]:,} of {o.comparison.compared[name]:,}"
                         for o in outcomes
                     ),
                 ]
@@ -196,7 +196,7 @@ def _report(baseline: float, outcomes: list[Outcome]) -> str:
 
 
 def _flips(outcome: Outcome) -> str:
-    a = outcome.agreement
+    a = outcome.comparison
     text = f"T={outcome.T}: same answer on {a.answers} of {a.images} images; "
     if not a.flips:
         return text + "every spike equal"
@@ -218,10 +218,10 @@ def _write_results(path: Path, baseline: float, outcomes: list[Outcome]) -> None
                 "energy_pj_per_image": o.cost.total("energy"),
                 "torch_ms": o.torch_ms,
                 "engine_ms": o.engine_ms,
-                "values_compared": o.agreement.compared,
-                "values_different": o.agreement.different,
-                "flips": o.agreement.flips,
-                "same_answers": o.agreement.answers,
+                "values_compared": o.comparison.compared,
+                "values_different": o.comparison.different,
+                "flips": o.comparison.flips,
+                "same_answers": o.comparison.answers,
             }
             for o in outcomes
         ],
@@ -283,8 +283,8 @@ def _verdict(outcomes: list[Outcome], quick: bool) -> int:
     """1, and a line that says why, if something does not hold that should."""
     status = 0
     for o in outcomes:
-        if o.agreement.wrong:
-            print(f"FAILED: T={o.T}: other answers without a flipped spike: {o.agreement.wrong}")
+        if o.comparison.wrong:
+            print(f"FAILED: T={o.T}: other answers without a flipped spike: {o.comparison.wrong}")
             status = 1
         if not quick and o.top1 < TARGET:
             print(f"FAILED: T={o.T}: {100 * o.top1:.2f} %, expected {100 * TARGET:.0f} %")

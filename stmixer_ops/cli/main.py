@@ -88,9 +88,7 @@ def _run(argv: list[str]) -> int:
     except ImportError as error:
         if "--traceback" in argv:
             raise
-        needs = "needs PyTorch (pip install torch): " if error.name == "torch" else ""
-        print(f"stmixer: error: {chosen} {needs}{error}", file=sys.stderr)
-        return 2
+        return _refuse(chosen, error)
     try:
         return args.run(args)
     except KeyboardInterrupt:
@@ -102,5 +100,13 @@ def _run(argv: list[str]) -> int:
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         if args.traceback:
             raise
-        print(f"stmixer: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _refuse(args.command, error)
+
+
+def _refuse(command: str | None, error: Exception) -> int:
+    """Say in one line what was wrong; the exit status."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ImportError) and error.name == "torch":
+        text = f"{command} needs PyTorch (pip install torch): {text}"
+    print(f"stmixer: error: {text}", file=sys.stderr)
+    return 2

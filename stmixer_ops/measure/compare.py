@@ -12,7 +12,7 @@ from ..nn import record
 
 
 @dataclass
-class Agreement:
+class Comparison:
     """Engine against PyTorch, spike by spike.
 
     Attributes:
@@ -35,9 +35,9 @@ class Agreement:
 
 
 @torch.inference_mode()
-def compare(model: nn.Module, engine: Engine, images: Tensor, batch_size: int = 64) -> Agreement:
+def compare(model: nn.Module, engine: Engine, images: Tensor, batch_size: int = 64) -> Comparison:
     """Run both over normalised ``images [B, C, H, W]`` and compare every population."""
-    result = Agreement()
+    result = Comparison()
     for batch in images.split(batch_size):
         with record(model) as reference:
             logits = model(batch)

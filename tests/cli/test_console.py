@@ -1,4 +1,4 @@
-"""Answers on consoles that lack letters."""
+"""Answers on consoles that lack letters, and on machines that lack torch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 import stmixer_ops as so
 from stmixer_ops.cli._console import any_letters
+from stmixer_ops.cli.run import _read
+from stmixer_ops.data import stored_preparation
 from stmixer_ops.measure.rates import fit_rates
 from stmixer_ops.measure.table import format_table
 
@@ -58,11 +61,11 @@ def engine(tmp_path_factory):
     return folder / "m.stmx"
 
 
-WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from stmixer_ops.cli import main; "
-
-
-def stmixer(*argv: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    code = "import sys; from stmixer_ops.cli import main; sys.exit(main(sys.argv[1:]))"
+def stmixer(
+    *argv: str, torch: bool = True, **environment: str
+) -> subprocess.CompletedProcess[bytes]:
+    code = "" if torch else "import sys; sys.modules['torch'] = None; "
+    code += "import sys; from stmixer_ops.cli import main; sys.exit(main(sys.argv[1:]))"
     return subprocess.run(
         [sys.executable, "-c", code, *argv],
         capture_output=True, check=False, env=os.environ | environment,
@@ -81,3 +84,31 @@ def test_run_answers_on_any_console(engine, environment):
     done = stmixer("run", str(engine), str(engine.with_name("猫.png")), **environment)
     assert done.returncode == 0, done.stderr
     assert b"\\u732b" in done.stdout and b"\\u72ac" in done.stdout and b" ms)" in done.stdout
+
+
+def test_the_engine_needs_no_torch(engine):
+    picture = str(engine.with_name("猫.png"))
+    with_torch = stmixer("run", str(engine), picture)
+    done = stmixer("run", str(engine), picture, torch=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split(b" spikes")[0] == with_torch.stdout.split(b" spikes")[0]
+    done = stmixer("backends", torch=False)
+    assert done.returncode == 0 and b"engine  available: " in done.stdout
+    assert b"ops     not available: they need PyTorch (pip install torch)" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "info", "compile", "models", "demo"])
+def test_who_needs_torch_says_so(command):
+    done = stmixer(command, "x", torch=False)
+    assert done.returncode == 2
+    expected = f"stmixer: error: {command} needs PyTorch (pip install torch): ".encode()
+    assert done.stderr.startswith(expected) and done.stderr.count(b"\n") == 1
+
+
+def test_pictures_become_the_bits_that_training_sees(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    image.fromarray(pixels).save(tmp_path / "all.png")
+    labels = {"mean": [0.2860], "std": [0.3530], "img_size": 16}
+    prepared = stored_preparation(labels)(torch.from_numpy(pixels)[None, None])
+    assert torch.equal(torch.from_numpy(_read(tmp_path / "all.png", labels)), prepared)

@@ -27,7 +27,7 @@ FIRST_TOLERANCE = {"fp32": 1e-4, "int8": 0.02}
 LOGITS_TOLERANCE = 0.9
 
 
-class Disagreement(Exception):
+class Mismatch(Exception):
     """Says which contestant computes something else, and where it shows."""
 
 
@@ -58,13 +58,13 @@ def reference(network: Network) -> Reference:
 def check_engine(
     engine: Engine, precision: str, network: Network, expected: Reference
 ) -> dict[str, Any]:
-    """How well the engine agrees; raises :class:`Disagreement` where it does not."""
+    """How well the engine agrees; raises :class:`Mismatch` where it does not."""
     run = engine.run(network.check.numpy(), record=True)
     name, spikes = next(iter(run.spikes.items()))
     differs = float((np.asarray(spikes) != expected.first).mean())
     allowed = FIRST_TOLERANCE[precision] + 2 / expected.first.size
     if differs > allowed:
-        raise Disagreement(
+        raise Mismatch(
             f"{differs:.2%} of the spikes of {name} differ from PyTorch's, allowed {allowed:.2%}"
         )
     rates = {path: run.stats[path].rate for path in expected.rates}
@@ -88,7 +88,7 @@ def check_peer(
     if rates is None:
         correlation = found["logits_correlation"]
         if not correlation >= LOGITS_TOLERANCE:
-            raise Disagreement(
+            raise Mismatch(
                 f"its logits correlate with PyTorch's by {correlation:.3f}, "
                 f"expected {LOGITS_TOLERANCE}"
             )
@@ -104,7 +104,7 @@ def _check_rates(rates: dict[str, float], precision: str, expected: Reference) -
         error = abs(rate - expected.rates[path])
         allowed = RATE_TOLERANCE[precision] + 1 / math.sqrt(expected.neurons[path])
         if not error <= allowed:
-            raise Disagreement(
+            raise Mismatch(
                 f"{path} fires at a rate of {rate:.4f}, PyTorch's at {expected.rates[path]:.4f}"
             )
         worst = max(worst, error)
@@ -114,7 +114,7 @@ def _check_rates(rates: dict[str, float], precision: str, expected: Reference) -
 def _compare_logits(logits: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
     """Told, not judged, where there are rates."""
     if not np.isfinite(logits).all():
-        raise Disagreement("its logits are not finite")
+        raise Mismatch("its logits are not finite")
     a, b = (x.astype(np.float64) - x.mean(0, dtype=np.float64) for x in (logits, expected))
     scale = math.sqrt(float((a * a).sum() * (b * b).sum()))
     return {
