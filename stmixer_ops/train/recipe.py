@@ -157,70 +157,31 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
 
 # The paper's recipes (see docs of the official code: AdamW, cosine, AMP, bicubic, no EMA).
 _CIFAR = Recipe(
-    data="cifar10",
-    model="stmixer_4_384_16",
-    epochs=300,
-    cooldown_epochs=10,
-    warmup_epochs=20,
-    warmup_lr=1e-4,
-    lr=5e-3,
-    weight_decay=0.06,
-    min_lr=1e-7,
-    batch_size=64,
-    rand_augment="rand-m9-n1-mstd0.4-inc1",
-    mixup=0.5,
-    cutmix=0.5,
-    mixup_off_epoch=200,
-    label_smoothing=0.01,
-    random_erasing=0.25,
-    flip=0.5,
-)
+    data="cifar10", model="stmixer_4_384_16", epochs=300, cooldown_epochs=10, warmup_epochs=20,
+    warmup_lr=1e-4, lr=5e-3, min_lr=1e-7, weight_decay=0.06, batch_size=64,
+    rand_augment="rand-m9-n1-mstd0.4-inc1", mixup=0.5, cutmix=0.5, mixup_off_epoch=200,
+    label_smoothing=0.01, random_erasing=0.25, flip=0.5,
+)  # fmt: skip
 _IMAGENET = _CIFAR.replace(
-    data="folder",
-    model="stmixer_8_768_16",
-    warmup_lr=1e-6,
-    lr=3e-4,
-    weight_decay=0.05,
-    min_lr=1e-5,
-    batch_size=128,
-    rand_augment="rand-m9-mstd0.5-inc1",
-    mixup=0.8,
-    cutmix=1.0,
-    mixup_off_epoch=None,
-    label_smoothing=0.1,
-)
+    data="folder", model="stmixer_8_768_16", warmup_lr=1e-6, lr=3e-4, min_lr=1e-5,
+    weight_decay=0.05, batch_size=128, rand_augment="rand-m9-mstd0.5-inc1", mixup=0.8, cutmix=1.0,
+    mixup_off_epoch=None, label_smoothing=0.1,
+)  # fmt: skip
 # Small ones for two CPU cores, this project's own: half a minute for digits, a quarter of an hour
 # for the others. With so few epochs small batches matter more than anything else.
 _DIGITS = Recipe(
-    data="digits",
-    model="stmixer_2_64_4",
-    epochs=20,
-    warmup_epochs=1,
-    batch_size=64,
-    lr=1e-2,
-    label_smoothing=0.05,
-    crop_padding=1,
-)
+    data="digits", model="stmixer_2_64_4", epochs=20, warmup_epochs=1, batch_size=64, lr=1e-2,
+    label_smoothing=0.05, crop_padding=1,
+)  # fmt: skip
 _FASHION = Recipe(
-    data="fashion-mnist",
-    model="stmixer_2_64_8",
-    epochs=5,
-    warmup_epochs=0.3,
-    batch_size=64,
-    lr=6e-3,
-    label_smoothing=0.05,
-    flip=0.5,
-)
+    data="fashion-mnist", model="stmixer_2_64_8", epochs=5, warmup_epochs=0.3, batch_size=64,
+    lr=6e-3, label_smoothing=0.05, flip=0.5,
+)  # fmt: skip
 _CIFAR_QUICK = _FASHION.replace(data="cifar10")
 _PHOTOS = _FASHION.replace(
-    data="folder",
-    img_size=64,
-    model_args={"downsample": 3},
-    epochs=30,
-    warmup_epochs=1,
-    batch_size=32,
-    crop_padding=4,
-)
+    data="folder", img_size=64, model_args={"downsample": 3}, epochs=30, warmup_epochs=1,
+    batch_size=32, crop_padding=4,
+)  # fmt: skip
 RECIPES = {
     "digits": _DIGITS,
     "fashion-mnist": _FASHION,
