@@ -24,6 +24,12 @@ GEOMETRIES = {
     "large window": (5, 3, 2, 33, 7, 5, 8),
     "pointwise with a stride": (1, 2, 1, 32, 65, 6, 5),
 }
+LARGER = GEOMETRIES | {
+    "strided": (3, 2, 1, 40, 35, 9, 7),
+    "whole words": (3, 1, 1, 64, 96, 5, 6),
+    "few channels": (3, 1, 0, 3, 33, 8, 5),
+    "large window": (5, 3, 2, 33, 7, 11, 10),
+}
 BAND = 1e-4
 
 
@@ -31,8 +37,8 @@ def spikes(*shape, rate=0.3, dtype=torch.float32):
     return (torch.rand(shape) < rate).to(dtype)
 
 
-def case(geometry, steps=2, batch=2, dtype=torch.float32):
-    kernel, stride, padding, channels, outputs, height, width = GEOMETRIES[geometry]
+def case(geometry, steps=2, batch=2, dtype=torch.float32, sizes=GEOMETRIES):
+    kernel, stride, padding, channels, outputs, height, width = sizes[geometry]
     s = spikes(steps, batch, channels, height, width, dtype=dtype)
     weight = (torch.randn(outputs, channels, kernel, kernel) / (channels**0.5 * kernel)).to(dtype)
     return s, weight * 2, torch.randn(outputs), stride, padding
@@ -61,9 +67,10 @@ def exact_lif(fired, currents, v, *, threshold, decay, reset):
     reset=["hard", "soft"],
     decay=[0.9, 0.5],
 )
-def test_float64(backend, geometry, packed, dtype, reset, decay):
+def test_float64(backend, geometry, packed, dtype, reset, decay, full):
     """Products of spikes with narrow weights are exact, so the band holds in every dtype."""
-    s, weight, bias, stride, padding = case(geometry, dtype=dtype)
+    sizes, steps = (LARGER, 3) if full else (GEOMETRIES, 2)
+    s, weight, bias, stride, padding = case(geometry, steps, dtype=dtype, sizes=sizes)
     exact = exact_currents(s, weight, bias, stride, padding)
     v_init = torch.randn(exact.shape[1:])
     neuron = {"threshold": 0.8, "decay": decay, "reset": reset}
