@@ -36,7 +36,7 @@ demo: $(STAMPS)/package
 
 # The tests run from another folder, so that they see the installed package and not the sources.
 quick: $(STAMPS)/test
-	$(TESTS) -m "not (compiles or trains or interprets or slow)" $(PYTEST)
+	$(TESTS) -m "not (compiles or trains or interprets or slow)" --ignore gpu --ignore bench $(PYTEST)
 
 test: $(STAMPS)/test
 	$(TESTS) $(PYTEST)

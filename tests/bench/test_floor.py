@@ -78,6 +78,7 @@ def test_shares_of_empty_words():
 # -- Against what PyTorch dispatches ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_flops_are_those_of_the_dispatched_products(name):
     """Independent counts: formulas by layer here, PyTorch's per operation there."""
@@ -91,6 +92,7 @@ def test_flops_are_those_of_the_dispatched_products(name):
     assert total_flops(case.floor) == pytest.approx(expected, rel=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_nothing_the_library_composes_is_below_the_floor(name):
     case = ALL[name]
@@ -178,6 +180,7 @@ def test_parameters_are_those_of_the_model():
 # -- torch.compile ---------------------------------------------------------------------------------
 
 
+@pytest.mark.compiles
 def test_inductor_counts_what_a_fused_lif_reads_and_writes():
     """Its scheduler's own figure, scaled from a small batch: 10 bytes at T=2, all in one pass."""
     case = lif_case(2, 2, 256)

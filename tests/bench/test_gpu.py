@@ -44,6 +44,7 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a G
 # -- Stages ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @without_gpu
 @pytest.mark.parametrize("script", ["gpu_stages.py", "gpu"])
 def test_stops_early_without_a_gpu(script):

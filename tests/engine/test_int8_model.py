@@ -45,6 +45,7 @@ def local_counts(graph: Graph, x: np.ndarray, engine: Engine) -> dict[str, tuple
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calibrate", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_local_disagreement(name: str, calibrate: bool) -> None:

@@ -206,6 +206,7 @@ def test_compiles_without_a_graph_break(make):
         torch.testing.assert_close(p.grad, p2.grad, rtol=1e-9, atol=1e-12, msg=key)
 
 
+@pytest.mark.slow
 @BOTH
 def test_exports_to_plain_onnx(make):
     """The reference backend is plain operations; a peer runtime gives the same logits."""
