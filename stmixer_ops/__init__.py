@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING
 
 from ._lazy import loader
 
+from ._extension import use_installed_package
+
+use_installed_package()
+
 __version__ = "0.1.0"
 
 # Submodule -> names of it that are the package's, too.

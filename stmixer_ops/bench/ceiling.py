@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._extension import extension
 from ..engine import Engine
 
 _SEVEN_BITS = 63  # the largest magnitude of weights that the engine adds as 7 bits
@@ -17,10 +18,9 @@ def row_adds_per_second(bits: int, threads: int, seconds: float = 0.02) -> float
 
     ``bits`` of a weight: 32 (float32), 16, 8 or 7.
     """
-    from .. import _C
-
+    measure = extension().row_adds_per_second
     with ThreadPoolExecutor(threads) as pool:
-        jobs = [pool.submit(_C.row_adds_per_second, bits, seconds) for _ in range(threads)]
+        jobs = [pool.submit(measure, bits, seconds) for _ in range(threads)]
         return sum(job.result() for job in jobs)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import _C
+from .._extension import extension
 from ..engine import Engine
 from ..measure.timing import Pace, Timing, busy_neighbour, race
 from . import resources
@@ -67,7 +67,7 @@ class _Measurement:
             "steps": model.T,
             "batch": self.case.batch,
             "threads": self.threads,
-            "isa": _C.cpu_isa(),
+            "isa": extension().cpu_isa(),
             "isa_limit": self.case.isa,
             "rate": self.expected.rate,
             "rates": self.expected.rates,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from .._extension import extension
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
@@ -25,8 +27,7 @@ def run(args: argparse.Namespace) -> int:
 def _engine_line() -> str:
     """What the engine runs on; it needs no PyTorch."""
     try:
-        from .. import _C
-
-        return f"available: {_C.cpu_isa()} (of {', '.join(_C.cpu_isas())})"
-    except (ImportError, RuntimeError) as error:  # not built; an unknown STMIXER_CPU_ISA
+        native = extension()
+        return f"available: {native.cpu_isa()} (of {', '.join(native.cpu_isas())})"
+    except RuntimeError as error:  # not built; an unknown STMIXER_CPU_ISA
         return f"not available: {error}"

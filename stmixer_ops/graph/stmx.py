@@ -13,6 +13,7 @@ import zlib
 
 import numpy as np
 
+from .._extension import extension
 from .._numbers import plain_number
 from .graph import Graph
 
@@ -68,9 +69,7 @@ def encode(graph: Graph) -> bytes:
 
 def decode(content: bytes) -> Graph:
     """The inverse, for bytes that an engine was made of."""
-    from .. import _C
-
-    text, places = _C.read_stmx(content)
+    text, places = extension().read_stmx(content)
     tensors = {
         name: np.frombuffer(content, _DTYPES[code], math.prod(shape), begin).reshape(shape).copy()
         for name, (code, shape, begin) in places.items()

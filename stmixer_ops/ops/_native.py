@@ -1,24 +1,19 @@
-"""The one place that touches the extension module: what it offers, and how tensors reach it."""
+"""How tensors reach the extension module."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._extension import extension as extension
+from .._extension import obstacle
 from ..surrogate import ATan, Dspike, PiecewiseQuadratic, Rect, Sigmoid
 
-try:
-    from .. import _C
-except ImportError as error:  # the pure-Python references still run
-    _C = None  # type: ignore[assignment]
-    missing: str | None = f"the extension module did not load ({error})"
-else:
-    missing = None
+missing = obstacle()  # without the extension the references still run
 
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 SURROGATE_TYPES = (Dspike, PiecewiseQuadratic, Rect, Sigmoid, ATan)
@@ -27,18 +22,12 @@ SURROGATE_CODES = {kind.name: code for code, kind in enumerate(SURROGATE_TYPES)}
 library = torch.library.Library("stmixer", "DEF")
 
 
-def extension() -> ModuleType:
-    if _C is None:
-        raise RuntimeError(f"stmixer_ops: {missing}")
-    return _C
-
-
 def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
 def scratch(num_bytes: int) -> Tensor:
-    return torch.empty(num_bytes, dtype=torch.uint8)
+    return torch.empty(num_bytes, dtype=torch.uint8, device="cpu")
 
 
 # Carries out a call, given its parameters (an object of the extension) and where its tensors are.
