@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 from typing import Any
 
 import numpy as np
@@ -36,3 +37,31 @@ def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> i
     else:
         expected = "a positive integer" if least == 1 else f"an integer of at least {least}"
     raise ValueError(f"{name} must be {expected}, got {value!r}")
+
+
+def real_number(name: str, value: Any) -> float:
+    """``value`` as a Python number; NumPy scalars and tensors of no dimension count as one.
+
+    Raises:
+        TypeError: anything else, by ``name``, above all what would have to be learnt.
+    """
+    if type(value) in (float, int):
+        return value
+    torch: Any = sys.modules["torch"]
+    if isinstance(value, torch.Tensor):
+        got = type(value).__name__
+        if isinstance(value, torch.nn.Parameter) or value.requires_grad:
+            raise TypeError(
+                f"{name} must be a number, got a {got} to be learnt: a learnt {name} is not "
+                "supported yet"
+            )
+        if value.dim():
+            raise TypeError(
+                f"{name} must be a number, got a {got} of shape {tuple(value.shape)}: one {name} "
+                "for each channel is not supported yet"
+            )
+    elif isinstance(value, (str, bytes, bool)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    elif getattr(value, "ndim", 0):
+        raise TypeError(f"{name} must be a number, got an array of shape {tuple(value.shape)}")
+    return float(value)

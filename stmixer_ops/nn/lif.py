@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional as F
+from .._numbers import real_number
 from ..ops.lif.spec import LIFSpec, Reset, SurrogateLike
 from ..surrogate import Dspike
 
@@ -98,6 +99,8 @@ class LIF(nn.Module):
             raise ValueError(
                 "v_reset must be a number; SpikingJelly's v_reset=None is reset='soft'"
             )
+        input_scale = real_number("input_scale", input_scale)
+        v_reset = real_number("v_reset", v_reset)
         if not (math.isfinite(input_scale) and input_scale > 0):
             raise ValueError(f"input_scale must be positive and finite, got {input_scale!r}")
         if not math.isfinite(v_reset):
@@ -105,9 +108,9 @@ class LIF(nn.Module):
         if reset == "soft" and v_reset != 0:
             raise ValueError(f"v_reset has no meaning with reset='soft', got {v_reset!r}")
         self.surrogate = Dspike(2.5) if surrogate is None else surrogate
-        LIFSpec(threshold, decay, reset, detach_reset, self.surrogate)  # checks the values
-        self.threshold = float(threshold)
-        self.decay = float(decay)
+        spec = LIFSpec(threshold, decay, reset, detach_reset, self.surrogate)  # checks the values
+        self.threshold = float(spec.threshold)
+        self.decay = float(spec.decay)
         self.input_scale = float(input_scale)
         self.v_reset = float(v_reset)
         self.reset_mode = reset
@@ -183,6 +186,8 @@ def check_lif_options(owner: str, options: dict[str, Any]) -> None:
 def autocast_input(x: Tensor) -> Tensor:
     """``x`` in autocast's dtype where autocast is on, as every linear layer would take it."""
     device = x.device.type
-    if x.dtype != torch.float64 and torch.is_autocast_enabled(device):
+    if x.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
+        return x
+    if torch.is_autocast_enabled(device):
         return x.to(torch.get_autocast_dtype(device))
     return x

@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -130,3 +131,48 @@ def test_custom_surrogate_callable():
     # ds[t]/dx[i] = 1 for every i <= t: x[0] reaches both steps.
     assert torch.equal(x.grad[0], torch.full((1, 3, 3), 2.0))
     assert torch.equal(x.grad[1], torch.ones(1, 3, 3))
+
+
+LEARNT = torch.nn.Parameter(torch.tensor(0.5))
+
+
+@pytest.mark.parametrize("name", ["threshold", "decay", "input_scale", "v_reset"])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (LEARNT, "must be a number, got a Parameter to be learnt"),
+        (torch.tensor(0.5, requires_grad=True), "must be a number, got a Tensor to be learnt"),
+        (torch.full((8,), 0.5), r"got a Tensor of shape \(8,\): one \w+ for each channel"),
+        (np.full(8, 0.5), r"must be a number, got an array of shape \(8,\)"),
+        ("0.5", "must be a number, got '0.5'"),
+    ],
+    ids=["parameter", "gradient", "channels", "array", "text"],
+)
+def test_numbers_that_would_be_learnt_or_vary_are_refused(name, value, message):
+    with pytest.raises(TypeError, match=f"{name} {message}|{name} must be a number, {message}"):
+        so.LIF(**{name: value})
+    with pytest.raises(TypeError, match=name):
+        so.STMBlock(8, 4, 2, **{name: value})
+    if name in ("threshold", "decay") and not isinstance(value, str):
+        with pytest.raises(TypeError, match=name):
+            so.functional.lif(torch.randn(2, 8), **{name: value})
+        lif = so.LIF()
+        setattr(lif, name, value)
+        with pytest.raises(TypeError, match=name):
+            lif(torch.randn(2, 8))
+
+
+def test_the_number_of_a_surrogate_is_not_learnt_either():
+    with pytest.raises(TypeError, match="gamma must be a number, got a Parameter to be learnt"):
+        so.surrogate.Dspike(LEARNT)
+    assert so.surrogate.ATan(np.float32(2)) == so.surrogate.ATan(2.0)
+
+
+@pytest.mark.parametrize("number", [1, np.float32(1), np.int64(1), torch.tensor(1.0)], ids=repr)
+def test_scalars_are_numbers(number):
+    lif = so.LIF(threshold=number, decay=number, input_scale=number)
+    assert [type(v) for v in (lif.threshold, lif.decay, lif.input_scale)] == [float] * 3
+    x = torch.randn(3, 8)
+    expected = so.functional.lif(x, threshold=1.0, decay=1.0)
+    assert torch.equal(lif(x), expected)
+    assert torch.equal(so.functional.lif(x, threshold=number, decay=number), expected)

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..._numbers import real_number
 from ...surrogate import Dspike, Surrogate
 
 Reset = Literal["hard", "soft"]
@@ -32,6 +33,9 @@ class LIFSpec:
     surrogate: SurrogateLike = field(default_factory=lambda: Dspike(2.5))
 
     def __post_init__(self) -> None:
+        for name, value in (("threshold", self.threshold), ("decay", self.decay)):
+            if type(value) not in (float, int):
+                object.__setattr__(self, name, real_number(name, value))
         if self.reset not in ("hard", "soft"):
             raise ValueError(f"reset must be 'hard' or 'soft', got {self.reset!r}")
         if not 0.0 < self.decay <= 1.0:
