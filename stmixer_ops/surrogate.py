@@ -14,6 +14,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+
+from ._numbers import real_number
 
 __all__ = ["ATan", "Dspike", "PiecewiseQuadratic", "Rect", "Sigmoid", "Surrogate"]
 
@@ -33,6 +36,31 @@ class _Spike(torch.autograd.Function):
         return grad * ctx.surrogate.derivative(u), None
 
 
+class _TransformedSpike(torch.autograd.Function):
+    """:class:`_Spike` as ``torch.func`` wants it, which takes three times as long to call."""
+
+    generate_vmap_rule = True
+    backward = _Spike.backward
+
+    @staticmethod
+    def forward(u: Tensor, surrogate: Surrogate) -> Tensor:
+        return (u >= 0).to(u.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Surrogate], output: Tensor) -> None:
+        u, ctx.surrogate = inputs
+        ctx.save_for_backward(u)
+        ctx.save_for_forward(u)
+
+
+class _ForwardSpike(_TransformedSpike):
+    """With a forward-mode derivative, too. Dynamo refuses functions that have one."""
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        return _Spike.backward(ctx, tangent)[0]
+
+
 @dataclass(frozen=True)
 class Surrogate:
     """Base of the surrogate derivatives; ``name`` is how operator schemas spell the kind."""
@@ -50,12 +78,28 @@ class Surrogate:
 
     def __call__(self, u: Tensor) -> Tensor:
         """Spikes ``H(u)`` (0 or 1, dtype of ``u``) with this derivative."""
+        if forward_ad._current_level >= 0:
+            return _ForwardSpike.apply(u, self)
+        if torch._C._are_functorch_transforms_active():
+            return _TransformedSpike.apply(u, self)
+        if torch.jit.is_tracing():
+            return self._traced(u)
         if torch.is_grad_enabled() and u.requires_grad:
             return _Spike.apply(u, self)
         return (u >= 0).to(u.dtype)
 
+    def _traced(self, u: Tensor) -> Tensor:
+        """For TorchScript, which knows no autograd functions: plus a 0 that has the gradient."""
+        fired = (u >= 0).to(u.dtype)
+        if torch.onnx.is_in_onnx_export():
+            return fired
+        zero = (u - u.detach()) * self.derivative(u.detach())
+        return fired + torch.where(u.isfinite(), zero, 0)
+
 
 def _check_positive(surrogate: Surrogate, argument: str, value: float) -> None:
+    if type(value) not in (float, int):
+        object.__setattr__(surrogate, argument, real_number(argument, value))
     if not 0 < value < math.inf:
         kind = type(surrogate).__name__
         raise ValueError(f"{kind}: {argument} must be a positive finite number, got {value!r}")

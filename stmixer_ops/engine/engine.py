@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from .._extension import extension
 from .._files import user_path, write_atomically
 from .._numbers import integer
 from ..graph import PRECISIONS, Graph, stmx
@@ -80,9 +81,7 @@ class Engine:
 
     def _open(self, content: bytes, num_threads: int) -> None:
         """From the bytes of a file, which are kept for :meth:`save` and for copies."""
-        from .. import _C
-
-        self._native = _C.Engine(content, num_threads)
+        self._native = extension().Engine(content, num_threads)
         self._content = content
         self._stats: Stats | None = None
 
@@ -172,7 +171,8 @@ class Engine:
         """Logits ``[B, classes]``."""
         source = _Source(x, self)
         logits = source.empty((source.batch, self.num_classes), "float32")
-        self._native.run(*source.arguments, _address(logits))
+        if source.batch:
+            self._native.run(*source.arguments, _address(logits))
         return logits
 
     def run(self, x: Array, record: bool = False) -> RunResult:
@@ -186,9 +186,11 @@ class Engine:
                 if neurons:
                     shape = (source.steps, source.batch, *self._native.spike_shapes[name])
                     spikes[name] = source.empty(shape, "uint8")
-        activity, _ = self._native.record(
-            *source.arguments, _address(logits), [_address(s) for s in spikes.values()]
-        )
+        activity = [(0, 0)] * len(layers)
+        if source.batch:
+            activity, _ = self._native.record(
+                *source.arguments, _address(logits), [_address(s) for s in spikes.values()]
+            )
         self._stats = _make_stats(layers, activity, source)
         return RunResult(logits, spikes, self._stats)
 
@@ -206,6 +208,8 @@ class Engine:
     def profile(self, x: Array, repeat: int = 20) -> Profile:
         """Each step's median time over ``repeat`` calls, its kernel, sops and bytes."""
         source = _Source(x, self)
+        if not source.batch:
+            raise ValueError(f"x must hold an image to time, got shape {list(x.shape)}")
         logits = source.empty((source.batch, self.num_classes), "float32")
         calls = [
             self._native.record(*source.arguments, _address(logits), [])[1]
@@ -316,19 +320,21 @@ class _Source:
     @staticmethod
     def _check_shape(shape: tuple[int, ...], engine: Engine) -> None:
         expected = engine.input_shape
-        if len(shape) in (4, 5) and shape[-3:] == expected and 0 not in shape:
+        time = 1 if engine._native.batch_first else 0
+        fits = len(shape) == 4 or (len(shape) == 5 and shape[time] > 0)
+        if fits and shape[-3:] == expected:
             return
         sizes = ", ".join(map(str, expected))
         lead = "B, T" if engine._native.batch_first else "T, B"
         raise ValueError(
-            f"x must be images [B, {sizes}] or sequences [{lead}, {sizes}], none of them empty, "
+            f"x must be images [B, {sizes}] or sequences [{lead}, {sizes}] with T >= 1, "
             f"got shape {list(shape)}"
         )
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         """Uninitialised, of the kind of the input."""
         if self._torch is not None:
-            return self._torch.empty(shape, dtype=getattr(self._torch, dtype))
+            return self._torch.empty(shape, dtype=getattr(self._torch, dtype), device="cpu")
         return np.empty(shape, dtype)
 
 
@@ -339,7 +345,7 @@ def _make_stats(layers: list[Any], activity: list[tuple[int, int]], source: _Sou
             rows.append(LayerStats(name, macs=macs * source.batch))
             continue
         spikes, sops = next(counts)
-        rate = spikes / (neurons * source.steps * source.batch)
+        rate = spikes / max(neurons * source.steps * source.batch, 1)
         rows.append(LayerStats(name, neurons, spikes, rate, sops))
     return Stats(rows, source.batch, source.steps)
 

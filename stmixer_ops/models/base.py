@@ -112,7 +112,8 @@ class SpikingClassifier(nn.Module):
         """Images ``[B,C,H,W]`` repeated T times by a view, or sequences, as ``[T,B,C,H,W]``."""
         check_floating(x)
         image = (self.in_channels, *self.img_size)
-        if x.dim() not in (4, 5) or x.shape[-3:] != image or 0 in x.shape:
+        steps = x.shape[1 if self.batch_first else 0] if x.dim() == 5 else self.T
+        if x.dim() not in (4, 5) or x.shape[-3:] != image or steps == 0:
             lead = "B, T" if self.batch_first else "T, B"
             sizes = ", ".join(map(str, image))
             raise ValueError(

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from .._numbers import integer
 from .fused import Folded, Pack, Spikes, batch_norm, dense, project, project_then_lif
-from .layers import SpikeConv2d, channels_first, channels_last, check_floating, kaiming_fan_out_
+from .layers import (
+    SpikeConv2d,
+    channels_first,
+    channels_last,
+    check_floating,
+    has_numbers,
+    kaiming_fan_out_,
+)
 from .lif import LIF, autocast_input, check_lif_options
 
 
@@ -32,7 +39,8 @@ class InputConv2d(nn.Conv2d):
         steps = x.shape[0]
         static = steps > 1 and x.stride(0) == 0
         y = super().forward((x[:1] if static else x).flatten(0, 1))
-        y = y.contiguous(memory_format=torch.channels_last).unflatten(0, (-1, x.shape[1]))
+        y = y.contiguous(memory_format=torch.channels_last)
+        y = y.unflatten(0, (1 if static else steps, x.shape[1]))
         return y.expand(steps, *y.shape[1:]) if static else y
 
 
@@ -83,7 +91,7 @@ class _PatchSplitting(nn.Module):
     def _images(self, x: Tensor) -> Tensor:
         """``x`` as ``[T, B, C, H, W]`` with the channels innermost; clear errors otherwise."""
         check_floating(x)
-        if x.dim() != 5 or x.shape[2] != self.in_channels or 0 in x.shape:
+        if x.dim() != 5 or x.shape[2] != self.in_channels or not has_numbers(x):
             raise ValueError(
                 f"x must be [T, B, {self.in_channels}, H, W], got shape {tuple(x.shape)}"
             )

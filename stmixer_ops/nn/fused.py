@@ -29,7 +29,7 @@ class Folded(nn.Identity):
 
 def wants_bits() -> bool:
     """Whether packing spikes pays where a dense product reads them: in the backward pass only."""
-    return torch.is_grad_enabled()
+    return torch.is_grad_enabled() and not torch.jit.is_tracing()
 
 
 def packing(bn: nn.Module) -> Pack:

@@ -41,10 +41,15 @@ def check_floating(x: Tensor) -> None:
         raise TypeError(f"x must be a floating-point tensor, got {got}")
 
 
+def has_numbers(x: Tensor) -> bool:
+    """Whether ``x [T, B, ...]`` has no extent of 0 but perhaps that of the batch."""
+    return 0 not in (x.shape[0], *x.shape[2:])
+
+
 def to_tokens(x: Tensor, dim: int, num_tokens: int | None = None) -> Tensor:
     """``[T, B, C, N]`` or ``[T, B, C, H, W]`` to ``[T, B, N, C]``, contiguous; checks the sizes."""
     check_floating(x)
-    if x.dim() not in (4, 5) or x.shape[2] != dim or 0 in x.shape:
+    if x.dim() not in (4, 5) or x.shape[2] != dim or not has_numbers(x):
         raise ValueError(
             f"x must be [T, B, {dim}, N] or [T, B, {dim}, H, W], got shape {tuple(x.shape)}"
         )

@@ -9,7 +9,9 @@ from types import TracebackType
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from . import _native
 from ._obstacles import OBSTACLES
 
 BACKENDS = ("cuda", "triton", "cpu", "reference")
@@ -20,7 +22,7 @@ _CPU_ORDER = ("cpu",)
 
 _log = logging.getLogger("stmixer_ops")
 _forced: str | None = None
-_reported: set[tuple[str, str]] = set()
+_reported: set[str | tuple[str, str]] = set()
 
 
 def _known(name: str, origin: str) -> str:
@@ -55,6 +57,22 @@ class use_backend:
         _forced = self._outer.pop()
 
 
+def _observer() -> str | None:
+    """Who looks on and can do nothing with a kernel, which is no operation of PyTorch's, or None.
+
+    All that a graph which Dynamo traces may depend on are its inputs; an export is no such graph.
+    """
+    if torch._C._are_functorch_transforms_active():
+        return "torch.func"
+    if torch.compiler.is_compiling():
+        return "torch.onnx.export" if torch.onnx.is_in_onnx_export() else None
+    if forward_ad._current_level >= 0:
+        return "forward-mode differentiation"
+    if torch._C._get_tracing_state() is not None:
+        return "torch.jit.trace"
+    return None
+
+
 def _obstacle(
     op: str, name: str, kernels: Mapping[str, str | None], tensors: tuple[Tensor | None, ...]
 ) -> str | None:
@@ -62,6 +80,9 @@ def _obstacle(
         return None
     if name not in kernels:
         return f"{op} has no {name} kernels"
+    observer = _observer()
+    if observer is not None:
+        return f"{observer} sees through plain PyTorch only, which is the backend 'reference'"
     return kernels[name] or OBSTACLES[name](*tensors)
 
 
@@ -94,7 +115,12 @@ def choose(
         reason = _obstacle(op, name, kernels, tensors)
         if reason is None:
             return name
-        if not torch.compiler.is_compiling() and (op, reason) not in _reported:
+        if torch.compiler.is_compiling():
+            continue
+        if reason == _native.missing and reason not in _reported:
+            _reported.add(reason)
+            _log.warning("stmixer_ops: all ops run in plain PyTorch: %s", reason)
+        elif (op, reason) not in _reported:
             _reported.add((op, reason))
             _log.info("%s: not on %s: %s", op, name, reason)
     return "reference"

@@ -6,8 +6,10 @@ anything else. Nothing here imports triton or cupy; their presence is all that i
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
+import re
 from collections.abc import Callable
 
 import torch
@@ -16,9 +18,29 @@ from torch import Tensor
 from . import _cuda, _native
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-_NO_TRITON = (
-    "the triton package is not installed" if importlib.util.find_spec("triton") is None else None
-)
+OLDEST_TRITON = (3, 3)
+
+
+def triton_obstacle() -> str | None:
+    """Why the installed Triton, if there is one, cannot be used.
+
+    3.2 and older (torch 2.6) know fewer types in the interpreter, which ends the process in lif,
+    and no kernel was ever compiled with them.
+    """
+    if importlib.util.find_spec("triton") is None:
+        return "the triton package is not installed"
+    try:
+        version = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:  # a build from source; its name may differ
+        return None
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is not None and tuple(map(int, numbers.groups())) < OLDEST_TRITON:
+        oldest = ".".join(map(str, OLDEST_TRITON))
+        return f"triton {version} is older than {oldest} (torch 2.7), the first one that is tested"
+    return None
+
+
+_NO_TRITON = triton_obstacle()
 
 
 def _misplaced(tensors: tuple[Tensor | None, ...], device: str, place: str) -> str | None:

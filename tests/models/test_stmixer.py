@@ -256,7 +256,7 @@ def test_distributed_data_parallel_trains_without_searching_unused(make, tmp_pat
 
 @BOTH
 @pytest.mark.parametrize(
-    "shape", [(2, 3, 8, 9), (2, 2, 8, 8), (3, 8, 8), (2, 3, 3, 8, 8, 1), (0, 3, 8, 8)]
+    "shape", [(2, 3, 8, 9), (2, 2, 8, 8), (3, 8, 8), (2, 3, 3, 8, 8, 1), (0, 3, 8, 9)]
 )
 def test_wrong_shapes_are_named(make, shape):
     with pytest.raises(ValueError, match=r"images \[B, 3, 8, 8\] or sequences \[T, B, 3, 8, 8\]"):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 
 import stmixer_ops as so
 from stmixer_ops import functional as F
+from stmixer_ops.ops import _obstacles
 
 PACKAGE = Path(so.__file__).parent
 X = torch.randn(2, 3)
@@ -115,3 +118,74 @@ def test_version_is_that_of_the_distribution():
 def test_every_public_name_is_there():
     missing = [name for name in so.__all__ if not hasattr(so, name)]
     assert missing == []
+
+
+# -- A checkout without a built extension ---------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder with the sources of the package alone, and how to run Python there."""
+    shutil.copytree(
+        PACKAGE, tmp_path / "stmixer_ops", ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pyc*")
+    )
+
+    def run(code: str) -> tuple[str, str]:
+        path = os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": path},
+            check=True,
+        )
+        return done.stdout.strip(), done.stderr
+
+    return run
+
+
+def test_an_unbuilt_checkout_leaves_the_place_to_the_installed_package(checkout):
+    code = """if True:
+        import stmixer_ops, stmixer_ops.functional as F, torch, stmixer_ops._extension as e
+        F.lif(torch.ones(2, 3), backend="cpu")
+        print(stmixer_ops.__file__, F.__file__, e.__file__, sep="\\n")"""
+    files, said = checkout(code)
+    assert {str(Path(f).parent) for f in files.splitlines()} == {str(PACKAGE)}
+    assert said.count("has no built extension; this is the installed") == 1
+
+
+def test_an_unbuilt_checkout_alone_says_once_that_it_has_no_kernels(checkout):
+    code = """if True:
+        import os, sys
+        sys.path[:1] = [os.devnull, os.getcwd()]  # found, but not because Python was started here
+        import torch, stmixer_ops as so
+        assert os.path.samefile(os.path.dirname(os.path.dirname(so.__file__)), os.getcwd())
+        for op in (so.functional.lif, so.functional.pack_spikes, so.functional.lif):
+            op(torch.ones(2, 3))
+        try:
+            so.functional.lif(torch.ones(2, 3), backend="cpu")
+        except RuntimeError as error:
+            print(error)
+        from stmixer_ops.graph import Graph
+        try:
+            so.Engine(Graph())
+        except RuntimeError as error:
+            print(error)"""
+    refused, said = checkout(code)
+    ops, engine = refused.splitlines()
+    reason = "the extension module did not load (cannot import name '_C'"
+    assert reason in ops and engine.startswith(f"stmixer_ops: {reason}")
+    assert said.count("all ops run in plain PyTorch") == said.count(reason) == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "refused"),
+    [("3.2.0", True), ("2.3.1", True), ("3.3.0", False), ("3.10.0+git1", False), ("4.0", False)],
+)
+def test_a_triton_older_than_the_oldest_tested_is_an_obstacle(version, refused, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
+    reason = _obstacles.triton_obstacle()
+    assert (reason is not None) == refused
+    assert not refused or reason.startswith(f"triton {version} is older than 3.3 (torch 2.7)")

@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch._dynamo.config
 from support.compile_cases import CASES, S, check_full_graph, compiler, op_samples
-from support.ops_cases import KERNELS, SURROGATES
+from support.ops_cases import KERNELS, SURROGATES, error
 from torch.library import opcheck
 
+import stmixer_ops as so
 from stmixer_ops import functional as F
 from stmixer_ops.ops.bn_lif.buffers import BackwardCall, ForwardCall
 from stmixer_ops.ops.conv_lif.buffers import Call
@@ -35,6 +36,29 @@ def test_one_graph_for_every_batch_size():
         for batch in (3, 5, 8):
             x = torch.randn(4, batch, 6, 7)
             assert torch.equal(compiled(x), F.lif(x))
+
+
+@pytest.mark.compiles
+def test_a_smaller_last_batch_trains_in_one_graph():
+    """Inductor wants tokens behind a convolution laid out as images, which needs sizes."""
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    stem, mlp, side = torch.nn.Conv2d(2, 4, 1), so.ChannelMLP(4, 1), torch.nn.Conv2d(2, 4, 1)
+
+    def network(images):
+        y = mlp(stem(images).flatten(2)[None])
+        return y + side(images).flatten(2)
+
+    compiled = torch.compile(network, fullgraph=True)
+    parameters = [p for part in (stem, mlp, side) for p in part.parameters()]
+    first = torch.randn(8, 2, 2, 2)
+    torch._dynamo.mark_dynamic(first, 0)
+    for images in (first, torch.randn(5, 2, 2, 2)):
+        with torch._dynamo.config.patch(error_on_recompile=images is not first):
+            y, expected = compiled(images), network(images)
+        assert error(y, expected) <= 1e-5
+        gradients = [torch.autograd.grad(out.square().sum(), parameters) for out in (y, expected)]
+        assert all(error(a, b) <= 1e-4 for a, b in zip(*gradients, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...surrogate import Surrogate
 from .. import _native
+from .._autograd import once_differentiable, save, saved
 from .._backend import choose
 from .._register import register
 from ..lif.op import surrogate_obstacle
@@ -126,9 +127,8 @@ class _BNLIF(torch.autograd.Function):
         call = ForwardCall(*arguments)
         s, total, v, bits, mean, var = _forward(*arguments, backend)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(
-            call.x, call.weight, call.bias, total if call.keep_sum else None, call.v_init, mean, var
-        )
+        total_or_none = total if call.keep_sum else None
+        save(ctx, call.x, call.weight, call.bias, total_or_none, call.v_init, mean, var)
         ctx.asked = return_sum, call.return_state
         ctx.has_residual = call.residual is not None
         ctx.options = (call.eps, call.training, ctx.has_residual, call.channel_dim)
@@ -139,8 +139,9 @@ class _BNLIF(torch.autograd.Function):
         return s, *((total,) if return_sum else ()), *((v,) if call.return_state else ()), *plain
 
     @staticmethod
+    @once_differentiable("bn_lif")
     def backward(ctx: Any, gs: Tensor | None, *gradients: Tensor | None) -> tuple[Any, ...]:
-        x, weight, bias, total, v_init, mean, var = ctx.saved_tensors
+        x, weight, bias, total, v_init, mean, var = saved(ctx)
         rest = iter(gradients)
         gsum, gv = (next(rest) if asked else None for asked in ctx.asked)
         call = BackwardCall(gs, gsum, gv, x, total, v_init, weight, bias, mean, var, *ctx.options)

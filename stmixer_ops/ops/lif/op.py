@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...surrogate import Surrogate
 from .. import _native
+from .._autograd import once_differentiable, save, saved
 from .._backend import choose
 from .._register import register
 from ..pack import op as pack_op
@@ -87,8 +88,9 @@ class _LIF(torch.autograd.Function):
         s, v, bits = _forward(x, v_init, threshold, decay, reset, return_state, True, pack, backend)
         ctx.set_materialize_grads(False)
         ctx.return_state = return_state
-        ctx.save_for_backward(x, v_init)
-        ctx.options = (threshold, decay, reset, detach_reset, surrogate, scale, backend)
+        save(ctx, x, v_init)
+        ctx.options = (threshold, decay, reset, detach_reset, surrogate, scale)
+        ctx.backend = backend
         if not (return_state or pack):  # each output costs the graph 3 us
             return s
         # What nobody asked for is left out of the graph.
@@ -96,13 +98,14 @@ class _LIF(torch.autograd.Function):
         return s, v, bits
 
     @staticmethod
+    @once_differentiable("lif")
     def backward(
         ctx: Any, gs: Tensor | None, gv: Tensor | None = None, gbits: None = None
     ) -> tuple[Any, ...]:
-        x, v_init = ctx.saved_tensors
+        x, v_init = saved(ctx)
         # The placeholder of a state nobody asked for has a gradient of its own in traced graphs.
         gv = gv if ctx.return_state else None
-        gx, gv_init = _backward(gs, gv, x, v_init, *ctx.options)
+        gx, gv_init = _backward(gs, gv, x, v_init, *ctx.options, ctx.backend)
         return gx, None if v_init is None else gv_init, *[None] * 9
 
 

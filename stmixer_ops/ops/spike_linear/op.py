@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _native
+from .._autograd import once_differentiable
 from .._backend import choose
 from .._register import register
 from ..pack import op as pack_op
@@ -85,6 +86,7 @@ class _SpikeLinear(torch.autograd.Function):
         return F.linear(s, weight)
 
     @staticmethod
+    @once_differentiable("spike_linear")
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         bits, weight = ctx.saved_tensors
         gs = (g @ weight.to(g.dtype)).to(ctx.dtype) if ctx.needs_input_grad[0] else None
@@ -126,6 +128,7 @@ class _SpikeConv2d(torch.autograd.Function):
         return F.conv2d(s, weight, stride=stride, padding=padding)
 
     @staticmethod
+    @once_differentiable("spike_conv2d")
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         bits, weight = ctx.saved_tensors
         stride, padding = ctx.geometry

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...surrogate import Surrogate
 from .. import _native
+from .._autograd import once_differentiable, save, saved
 from .._backend import choose
 from .._register import register
 from ..lif.op import surrogate_obstacle
@@ -136,9 +137,13 @@ def _check_heads(weight: Tensor, channels: int) -> None:
         )
 
 
+# A constant, because graphs that Dynamo traces ask for it.
+_MOST_TOKENS = 0 if _native.missing else _native.extension().MAX_MIX_TOKENS
+
+
 def _cpu_obstacle(s: Tensor) -> str | None:
-    if _native.missing is None and s.shape[3] > _native.extension().MAX_MIX_TOKENS:
-        return f"more than {_native.extension().MAX_MIX_TOKENS} tokens"
+    if _MOST_TOKENS and s.shape[3] > _MOST_TOKENS:
+        return f"more than {_MOST_TOKENS} tokens"
     return None
 
 
@@ -158,16 +163,19 @@ def _operand_gradients(
 
 
 class _TokenMix(torch.autograd.Function):
-    """Linear in both operands, so it saves both by reference."""
+    """Linear in both operands, so it saves both by reference.
+
+    Its gradients are PyTorch's own operations on them: they have derivatives of any order.
+    """
 
     @staticmethod
     def forward(ctx: Any, s: Tensor, weight: Tensor, backend: str) -> Tensor:
-        ctx.save_for_backward(s, weight)
+        save(ctx, s, weight)
         return torch.ops.stmixer.token_mix(s, weight, backend)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        s, weight = ctx.saved_tensors
+        s, weight = saved(ctx)
         return *_operand_gradients(g, s, weight, ctx.needs_input_grad[:2]), None
 
 
@@ -203,18 +211,19 @@ class _TokenMixLIF(torch.autograd.Function):
         rows = s.transpose(2, 3) if ctx.channels_inner else s
         packed = torch.ops.stmixer.pack_rows(rows, backend)
         ctx.save_for_backward(packed, weight, v_init)
-        ctx.options = (threshold, decay, reset, detach_reset, surrogate, scale, backend)
+        ctx.options = (threshold, decay, reset, detach_reset, surrogate, scale)
         ctx.backend = backend
         return out, v, bits
 
     @staticmethod
+    @once_differentiable("token_mix_lif")
     def backward(ctx: Any, gout: Tensor | None, gv: Tensor | None, gbits: None) -> tuple[Any, ...]:
         packed, weight, v_init = ctx.saved_tensors
         gv = gv if ctx.return_state else None
         s = torch.ops.stmixer.unpack_rows(packed, ctx.length, ctx.dtype, ctx.backend)
         s = s.transpose(2, 3) if ctx.channels_inner else s
         g, gv_init = torch.ops.stmixer.token_mix_lif_backward(
-            gout, gv, s, weight, v_init, *ctx.options
+            gout, gv, s, weight, v_init, *ctx.options, ctx.backend
         )
         gs, gweight = _operand_gradients(g, s, weight, ctx.needs_input_grad[:2])
         return gs, gweight, None if v_init is None else gv_init, *[None] * 9
