@@ -19,6 +19,8 @@ constexpr auto kSpin = std::chrono::microseconds(100);
 void relax() {
 #if defined(__x86_64__)
   _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
 #else
   std::this_thread::yield();
 #endif

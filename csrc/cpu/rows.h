@@ -5,10 +5,8 @@
 // Everything has internal linkage, see simd.h.
 #include <cstdint>
 #include <type_traits>
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
 
+#include "common/simd.h"
 #include "stmixer/element.h"
 #include "stmixer/lif_step.h"
 #include "stmixer/neuron.h"
@@ -131,28 +129,14 @@ inline void pack_row(const R* s, uint32_t* words, int n) {
     words[w] = word;
   }
 }
-#if defined(__AVX512F__)
 inline void pack_row(const float* s, uint32_t* words, int n) {
-  const __m512 zero = _mm512_setzero_ps();
-  for (int w = 0; w < n / 32; ++w) {
-    const uint32_t low = _mm512_cmp_ps_mask(_mm512_loadu_ps(s + 32 * w), zero, _CMP_GT_OQ);
-    const uint32_t high = _mm512_cmp_ps_mask(_mm512_loadu_ps(s + 32 * w + 16), zero, _CMP_GT_OQ);
-    words[w] = low | high << 16;
-  }
-}
-#elif defined(__AVX2__)
-inline void pack_row(const float* s, uint32_t* words, int n) {
-  const __m256 zero = _mm256_setzero_ps();
+  constexpr int kBits = kLanes<float>;
   for (int w = 0; w < n / 32; ++w) {
     uint32_t word = 0;
-    for (int i = 0; i < 4; ++i) {
-      const __m256 fired = _mm256_cmp_ps(_mm256_loadu_ps(s + 32 * w + 8 * i), zero, _CMP_GT_OQ);
-      word |= static_cast<uint32_t>(_mm256_movemask_ps(fired)) << 8 * i;
-    }
+    for (int i = 0; i < 32; i += kBits) word |= bits_above(load(s + 32 * w + i), VecF32{}) << i;
     words[w] = word;
   }
 }
-#endif
 
 // The neuron with its numbers rounded to the state type and its options chosen once per block, so
 // that the rows above carry no branches.

@@ -1,21 +1,13 @@
 // How fast rows can be added at all: random rows of a small table that stays in the L1 cache, sums
 // in registers, nothing else. What the kernels of the engine reach is measured against the best.
 #include <cstdint>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 #include "common/simd.h"
 #include "engine/ceiling.h"
+#include "engine/row_pairs.h"
 
 namespace stmixer::engine {
 namespace {
-
-typedef int16_t VecI16 __attribute__((vector_size(kVectorBytes)));
-typedef int32_t VecI32 __attribute__((vector_size(kVectorBytes)));
-typedef int8_t VecI8 __attribute__((vector_size(kVectorBytes)));
-typedef int8_t HalfI8 __attribute__((vector_size(kVectorBytes / 2)));
-typedef int16_t HalfI16 __attribute__((vector_size(kVectorBytes / 2)));
 
 template <class V>
 inline V read(const void* p) {
@@ -43,46 +35,28 @@ void plain(const CeilingTask& task) noexcept {
 }
 
 // int8 or int16 rows, each value widened to twice its bits before it is added.
-template <class Half, class Wide, int kVectors>
+template <class Narrow, class Wide, int kVectors>
 void widened(const CeilingTask& task) noexcept {
   const CeilingTask t = task;
   Wide sums[kVectors] = {};
   const char* rows = static_cast<const char*>(t.rows);
   for (int64_t i = 0; i < t.count; ++i) {
-    const char* row = rows + t.order[i] * (kVectors * sizeof(Half));
-    for (int v = 0; v < kVectors; ++v)
-      sums[v] += __builtin_convertvector(read<Half>(row + v * sizeof(Half)), Wide);
+    const char* row = rows + t.order[i] * (kVectors * sizeof(Wide) / 2);
+    for (int v = 0; v < kVectors; v += 2) {
+      Wide wide[2];
+      load_wide(reinterpret_cast<const Narrow*>(row + v * sizeof(Wide) / 2), wide);
+      sums[v] += wide[0];
+      sums[v + 1] += wide[1];
+    }
   }
   __builtin_memcpy(t.sums, sums, sizeof sums);
 }
 
-#if defined(__AVX2__)
-#if defined(__AVX512F__)
-typedef __m512i Bytes;
-inline Bytes low(Bytes a, Bytes b) { return _mm512_unpacklo_epi8(a, b); }
-inline Bytes high(Bytes a, Bytes b) { return _mm512_unpackhi_epi8(a, b); }
-inline Bytes ones() { return _mm512_set1_epi8(1); }
-inline Bytes add_pairs(Bytes sum, Bytes one, Bytes pairs) {
-  return _mm512_add_epi16(sum, _mm512_maddubs_epi16(one, pairs));
-}
-#else
-typedef __m256i Bytes;
-inline Bytes low(Bytes a, Bytes b) { return _mm256_unpacklo_epi8(a, b); }
-inline Bytes high(Bytes a, Bytes b) { return _mm256_unpackhi_epi8(a, b); }
-inline Bytes ones() { return _mm256_set1_epi8(1); }
-inline Bytes add_pairs(Bytes sum, Bytes one, Bytes pairs) {
-  return _mm256_add_epi16(sum, _mm256_maddubs_epi16(one, pairs));
-}
-#endif
-
-// int8 rows two at a time: interleaved, so that one instruction adds the two of every column. Of
-// rows of 7 bits (kRows = 4) two add up in a byte before that.
+// int8 rows two at a time. Of rows of 7 bits (kRows = 4) two add up in a byte before that.
 template <int kVectors, int kRows>
 void paired(const CeilingTask& task) noexcept {
   const CeilingTask t = task;
-  Bytes sums[2 * kVectors];
-  for (Bytes& sum : sums) sum = Bytes{};
-  const Bytes one = ones();
+  VecI16 sums[2 * kVectors] = {};
   const char* rows = static_cast<const char*>(t.rows);
   for (int64_t i = 0; i + kRows <= t.count; i += kRows) {
     for (int v = 0; v < kVectors; ++v) {
@@ -90,21 +64,19 @@ void paired(const CeilingTask& task) noexcept {
       for (int r = 0; r < kRows; ++r)
         x[r] = read<VecI8>(rows + (t.order[i + r] * kVectors + v) * sizeof(VecI8));
       if (kRows == 4) x[0] += x[2], x[1] += x[3];
-      sums[2 * v] = add_pairs(sums[2 * v], one, low((Bytes)x[0], (Bytes)x[1]));
-      sums[2 * v + 1] = add_pairs(sums[2 * v + 1], one, high((Bytes)x[0], (Bytes)x[1]));
+      add_pair(x[0], x[1], sums[2 * v], sums[2 * v + 1]);
     }
   }
   __builtin_memcpy(t.sums, sums, sizeof sums);
 }
-#endif
 
 constexpr int kF32 = kLanes<float>;
 constexpr int kI16 = kVectorBytes / 2;
 
 #define STMIXER_PLAIN(bits, Type, lanes, vectors, sets) \
   {bits, vectors * lanes, vectors * kVectorBytes, plain<Type, vectors, sets>}
-#define STMIXER_WIDENED(bits, Half, Wide, lanes, vectors) \
-  {bits, vectors * lanes, vectors * kVectorBytes / 2, widened<Half, Wide, vectors>}
+#define STMIXER_WIDENED(bits, Narrow, Wide, lanes, vectors) \
+  {bits, vectors * lanes, vectors * kVectorBytes / 2, widened<Narrow, Wide, vectors>}
 #define STMIXER_PAIRED(bits, vectors, rows) \
   {bits, vectors * kVectorBytes, vectors * kVectorBytes, paired<vectors, rows>}
 
@@ -123,12 +95,11 @@ extern const CeilingKernels STMIXER_ENGINE_TABLE(ceiling_kernels, STMIXER_ISA) =
     STMIXER_PLAIN(8, VecI16, kI16, 2, 2),
     STMIXER_PLAIN(8, VecI16, kI16, 4, 2),
     STMIXER_PLAIN(8, VecI16, kI16, 6, 1),
-    STMIXER_WIDENED(8, HalfI8, VecI16, kI16, 4),
-    STMIXER_WIDENED(8, HalfI8, VecI16, kI16, 6),
-    STMIXER_WIDENED(16, HalfI16, VecI32, kF32, 4),
-    STMIXER_WIDENED(16, HalfI16, VecI32, kF32, 6),
-    STMIXER_WIDENED(16, HalfI16, VecI32, kF32, 12),
-#if defined(__AVX2__)
+    STMIXER_WIDENED(8, int8_t, VecI16, kI16, 4),
+    STMIXER_WIDENED(8, int8_t, VecI16, kI16, 6),
+    STMIXER_WIDENED(16, int16_t, VecI32, kF32, 4),
+    STMIXER_WIDENED(16, int16_t, VecI32, kF32, 6),
+    STMIXER_WIDENED(16, int16_t, VecI32, kF32, 12),
     STMIXER_PAIRED(8, 1, 2),
     STMIXER_PAIRED(8, 2, 2),
     STMIXER_PAIRED(8, 3, 2),
@@ -137,7 +108,6 @@ extern const CeilingKernels STMIXER_ENGINE_TABLE(ceiling_kernels, STMIXER_ISA) =
     STMIXER_PAIRED(7, 2, 4),
     STMIXER_PAIRED(7, 3, 4),
     STMIXER_PAIRED(7, 4, 4),
-#endif
 }};
 
 }  // namespace stmixer::engine

@@ -1,9 +1,5 @@
 // What becomes of finished sums: earlier currents are added, the result is stored and drives
 // neurons. A few units of channels at a time stay in registers, their spikes are written together.
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 #include "common/simd.h"
 #include "engine/integer_kernels.h"
 #include "stmixer/lif_step.h"
@@ -44,33 +40,6 @@ struct Channels {
   }
 };
 
-// Bit i is lane i of v >= threshold; NaN is not.
-inline uint32_t spike_bits(VecF32 v, VecF32 threshold) {
-#if defined(__AVX512F__)
-  return _mm512_cmp_ps_mask(v, threshold, _CMP_GE_OQ);
-#elif defined(__AVX2__)
-  return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(v, threshold, _CMP_GE_OQ)));
-#elif defined(__SSE2__)
-  return static_cast<uint32_t>(_mm_movemask_ps(_mm_cmpge_ps(v, threshold)));
-#else
-  uint32_t bits = 0;
-  for (int i = 0; i < kLanes<float>; ++i) bits |= static_cast<uint32_t>(v[i] >= threshold[i]) << i;
-  return bits;
-#endif
-}
-
-inline uint32_t spike_bits(VecI32 v, VecI32 threshold) {
-#if defined(__AVX512F__)
-  return _mm512_cmpge_epi32_mask((__m512i)v, (__m512i)threshold);
-#elif defined(__AVX2__)
-  return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps((__m256i)(v >= threshold))));
-#else
-  uint32_t bits = 0;
-  for (int i = 0; i < kI32; ++i) bits |= static_cast<uint32_t>(v[i] >= threshold[i]) << i;
-  return bits;
-#endif
-}
-
 // The spikes of some units as bytes; none where there is no channel.
 template <class R, int kUnits, bool kWhole>
 inline void write_spikes(const Channels<R, kUnits, kWhole>& h,
@@ -78,7 +47,7 @@ inline void write_spikes(const Channels<R, kUnits, kWhole>& h,
   static_assert(kUnits * kUnit <= 64, "one word holds them");
   uint64_t word = 0;
   for (int i = 0; i < h.kCount; ++i)
-    word |= uint64_t{spike_bits(h.v[i], threshold.v[i])} << (i * kLanes<R>);
+    word |= uint64_t{bits_at_least(h.v[i], threshold.v[i])} << (i * kLanes<R>);
   if (!kWhole) word &= (uint64_t{1} << count) - 1;
   for (int byte = 0; byte < 2 * kUnits; ++byte)
     bits[byte] = static_cast<uint8_t>(word >> (8 * byte));
@@ -139,17 +108,6 @@ void finish_real(const FinishTask& task, const LifSpec& lif, int c, int count) {
   }
 }
 
-inline VecI32 widen(const int16_t* p) {
-#if defined(__AVX512F__)
-  return (VecI32)_mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-#else
-  typedef int16_t Half __attribute__((vector_size(kVectorBytes / 2)));
-  Half half;
-  __builtin_memcpy(&half, p, sizeof half);
-  return __builtin_convertvector(half, VecI32);
-#endif
-}
-
 // (v * multiplier + half) >> shift from products of 64 bits. The result has 32 and shift is at most
 // 32, so a logical shift gives the same bits as an arithmetic one.
 inline VecI32 scale(VecI32 v, VecI32 multiplier, int shift) {
@@ -170,6 +128,24 @@ inline VecI32 scale(VecI32 v, VecI32 multiplier, int shift) {
       _mm256_add_epi64(_mm256_mul_epi32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32)), add),
       count);
   return (VecI32)_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+#elif defined(__SSE2__)
+  // Products are unsigned here: what a negative factor adds to their upper halves is taken off.
+  const __m128i a = (__m128i)v, b = (__m128i)multiplier, add = _mm_set1_epi64x(half);
+  const __m128i excess = (__m128i)((v >> 31 & multiplier) + (multiplier >> 31 & v));
+  const __m128i count = _mm_cvtsi32_si128(shift), upper = _mm_set1_epi64x(~int64_t{0xffffffff});
+  const auto round = [&](__m128i product, __m128i too_much) {
+    return _mm_srl_epi64(_mm_add_epi64(_mm_sub_epi64(product, too_much), add), count);
+  };
+  const __m128i even = round(_mm_mul_epu32(a, b), _mm_slli_epi64(excess, 32));
+  const __m128i odd = round(_mm_mul_epu32(_mm_srli_epi64(a, 32), _mm_srli_epi64(b, 32)),
+                            _mm_and_si128(excess, upper));
+  return (VecI32)_mm_or_si128(_mm_andnot_si128(upper, even), _mm_slli_epi64(odd, 32));
+#elif defined(__aarch64__)
+  const int32x4_t a = (int32x4_t)v, b = (int32x4_t)multiplier;
+  const int64x2_t add = vdupq_n_s64(half), count = vdupq_n_s64(-shift);
+  const int64x2_t low = vmull_s32(vget_low_s32(a), vget_low_s32(b)), high = vmull_high_s32(a, b);
+  return (VecI32)vuzp1q_s32(vreinterpretq_s32_s64(vshlq_s64(vaddq_s64(low, add), count)),
+                            vreinterpretq_s32_s64(vshlq_s64(vaddq_s64(high, add), count)));
 #else
   for (int i = 0; i < kI32; ++i)
     v[i] = static_cast<int32_t>((int64_t{v[i]} * multiplier[i] + half) >> shift);
@@ -203,11 +179,12 @@ void finish_integer(const IntegerFinishTask& task, const IntegerLif& lif, int c,
     Values v;
     for (int t = 0; t < task.steps; ++t) {
       Values x;
-      if (!kNarrow) x.read(task.wide + sums, count);
-      for (int i = 0; i < Values::kCount; ++i) {
-        const VecI32 sum = kNarrow ? widen(task.narrow + sums + i * kI32) : x.v[i];
-        x.v[i] = kScaled ? scale(sum, multiplier.v[i], task.shift) : sum << task.shift;
-      }
+      if constexpr (kNarrow)
+        load_wide(task.narrow + sums, x.v);
+      else
+        x.read(task.wide + sums, count);
+      for (int i = 0; i < Values::kCount; ++i)
+        x.v[i] = kScaled ? scale(x.v[i], multiplier.v[i], task.shift) : x.v[i] << task.shift;
       x.add(bias);
       if (task.base) {
         Values base;

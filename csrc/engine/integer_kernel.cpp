@@ -1,12 +1,8 @@
-// The projections of an int8 network. A spike adds a row of int8 weights: two rows are interleaved
-// byte by byte and each pair added to 16 bits by one multiply-add with ones, which costs less than
-// widening the rows one by one. Where weights have 7 bits, two rows are added as bytes before that.
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
+// The projections of an int8 network. A spike adds a row of int8 weights, two rows at a time to
+// sums of 16 bits. Where weights have 7 bits, two rows are added as bytes before that.
 #include "common/simd.h"
 #include "engine/integer_kernels.h"
+#include "engine/row_pairs.h"
 #include "engine/window.h"
 
 namespace stmixer::engine {
@@ -39,39 +35,12 @@ class NarrowSums {
  private:
   static constexpr int kRegisters = kIntegerTile / kVectorBytes;
   static constexpr int kCount = kIntegerTile / kI16;
-  typedef int8_t Row __attribute__((vector_size(kVectorBytes)));
 
-  static Row read(const int8_t* row, int i) {
-    Row x;
-    __builtin_memcpy(&x, row + i * kVectorBytes, sizeof x);
-    return x;
-  }
-
-  void add(int i, Row x, Row y) {
-#if defined(__AVX512F__)
-    const __m512i ones = _mm512_set1_epi8(1), a = (__m512i)x, b = (__m512i)y;
-    v_[2 * i] += (VecI16)_mm512_maddubs_epi16(ones, _mm512_unpacklo_epi8(a, b));
-    v_[2 * i + 1] += (VecI16)_mm512_maddubs_epi16(ones, _mm512_unpackhi_epi8(a, b));
-#elif defined(__AVX2__)
-    const __m256i ones = _mm256_set1_epi8(1), a = (__m256i)x, b = (__m256i)y;
-    v_[2 * i] += (VecI16)_mm256_maddubs_epi16(ones, _mm256_unpacklo_epi8(a, b));
-    v_[2 * i + 1] += (VecI16)_mm256_maddubs_epi16(ones, _mm256_unpackhi_epi8(a, b));
-#else
-    for (int lane = 0; lane < kVectorBytes; ++lane)
-      v_[2 * i + lane / kI16][lane % kI16] += static_cast<int16_t>(x[lane] + y[lane]);
-#endif
-  }
+  static VecI8 read(const int8_t* row, int i) { return load(row + i * kVectorBytes); }
+  void add(int i, VecI8 a, VecI8 b) { add_pair(a, b, v_[2 * i], v_[2 * i + 1]); }
 
   VecI16 v_[kCount];
 };
-
-typedef int16_t HalfI32 __attribute__((vector_size(kVectorBytes / 2)));
-
-inline VecI32 widen(const int16_t* p) {
-  HalfI32 half;
-  __builtin_memcpy(&half, p, sizeof half);
-  return __builtin_convertvector(half, VecI32);
-}
 
 // The sums of a tile, 32 bits each.
 class WideSums {
@@ -86,7 +55,12 @@ class WideSums {
     for (int i = 0; i < kCount; ++i) store(p + i * kI32, v_[i]);
   }
   void add(const int16_t* row) {
-    for (int i = 0; i < kCount; ++i) v_[i] += widen(row + i * kI32);
+    for (int i = 0; i < kCount; i += 2) {
+      VecI32 wide[2];
+      load_wide(row + i * kI32, wide);
+      v_[i] += wide[0];
+      v_[i + 1] += wide[1];
+    }
   }
   void add(const int16_t* a, const int16_t* b) {
     add(a);
@@ -160,9 +134,14 @@ void gather_chunk(const IntegerGatherTask& task, int block, int ky, const Weight
 
 void widen_sums(const IntegerGatherTask& task, bool fresh) {
   const int64_t count = int64_t{task.pixels} * task.steps * kIntegerTile;
-  for (int64_t i = 0; i < count; i += kI32) {
-    const VecI32 sum = widen(task.narrow + i);
-    store(task.wide + i, fresh ? sum : sum + load(task.wide + i));
+  constexpr int kVectors = 2;
+  for (int64_t i = 0; i < count; i += kVectors * kI32) {
+    VecI32 sum[kVectors];
+    load_wide(task.narrow + i, sum);
+    for (int k = 0; k < kVectors; ++k) {
+      int32_t* wide = task.wide + i + k * kI32;
+      store(wide, fresh ? sum[k] : sum[k] + load(wide));
+    }
   }
 }
 
@@ -202,15 +181,10 @@ inline VecI32 multiply_pairs(VecI32 a, VecI32 b) {
   return (VecI32)_mm512_madd_epi16((__m512i)a, (__m512i)b);
 #elif defined(__AVX2__)
   return (VecI32)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif defined(__SSE2__)
+  return (VecI32)_mm_madd_epi16((__m128i)a, (__m128i)b);
 #else
-  VecI32 sum;
-  for (int i = 0; i < kI32; ++i) {
-    int16_t x[2], y[2];
-    __builtin_memcpy(x, reinterpret_cast<const int32_t*>(&a) + i, 4);
-    __builtin_memcpy(y, reinterpret_cast<const int32_t*>(&b) + i, 4);
-    sum[i] = x[0] * y[0] + x[1] * y[1];
-  }
-  return sum;
+  return (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);
 #endif
 }
 
