@@ -8,19 +8,6 @@
 namespace stmixer {
 namespace {
 
-// The part [m, m + n) of a block, whose rows are read where they lie or through a buffer.
-template <class In, class R>
-struct PartRows {
-  int64_t m;
-  int n;
-
-  StepRows<const R> read(const void* tensor, int64_t pitch, int64_t t0, int64_t steps,
-                         StepRows<R> buffer) const {
-    return read_steps<In, R>(static_cast<const In*>(tensor) + t0 * pitch, m, pitch, steps, n,
-                             buffer);
-  }
-};
-
 // Sums of x - pivot and of its square over the steps.
 template <class R>
 void moment_steps(int64_t steps, int n, StepRows<const R> x, const R* pivots, R* first, R* second) {
@@ -49,13 +36,10 @@ void statistics_runs(const BnStatistics& p, const void* pivots, NeuronRuns runs,
   for_each_block(p.layout, runs, [&](int64_t m, int n, int64_t run) {
     rows.move_to(m, n);
     block.start(run);
-    for_each_part(n, std::is_same_v<In, R>, [&](int i, int length) {
-      const PartRows<In, R> part{m + i, length};
-      const bool here = in_place<In, R>(length);
-      for_each_window(p.steps, here, [&](int64_t t0, int64_t steps) {
-        moment_steps<R>(steps, here ? length : kHistoryBlock,
-                        part.read(p.x, p.x_step, t0, steps, buffer), rows[0] + i, block.first + i,
-                        block.second + i);
+    for_each_part<In, R>(m, n, true, [&](int i, Part<In, R> part) {
+      for_each_window(p.steps, part.here, [&](int64_t t0, int64_t steps) {
+        moment_steps<R>(steps, part.values(), part.read(p.x, p.x_step, t0, steps, buffer),
+                        rows[0] + i, block.first + i, block.second + i);
       });
     });
     block.finish(m, n, run);
@@ -81,30 +65,25 @@ void sum_steps(int64_t steps, int n, StepRows<const R> x, AffineRows<R> affine,
 
 template <class In, class R>
 void forward_part(const BnLifForward& p, const RowNeuron<R>& neuron, AffineRows<R> affine,
-                  PartRows<In, R> part, bool here) {
+                  Part<In, R> part) {
   Window<R> x_rows, other_rows;
-  const int64_t m = part.m;
-  const int n = part.n;
   if (!p.sum)
-    return fire_run<In, true, R>(p, neuron, m, n, here, affine, [&](int64_t t0, int64_t steps) {
+    return fire_part<true>(p, neuron, part, affine, [&](int64_t t0, int64_t steps) {
       return part.read(p.x, p.x_step, t0, steps, x_rows);
     });
-  fire_run<In, false, R>(p, neuron, m, n, here, {}, [&](int64_t t0, int64_t steps) {
-    In* kept = static_cast<In*>(p.sum) + t0 * p.neurons + m;
-    const StepRows<R> sum =
-        here ? StepRows<R>{reinterpret_cast<R*>(kept), p.neurons} : StepRows<R>(x_rows);
+  fire_part<false>(p, neuron, part, {}, [&](int64_t t0, int64_t steps) {
     const auto x = part.read(p.x, p.x_step, t0, steps, x_rows);
-    const int values = here ? n : kHistoryBlock;
+    const StepRows<R> sum = part.results(p.sum, p.neurons, t0, x_rows);
     if (p.residual)
-      sum_steps<true>(steps, values, x, affine,
+      sum_steps<true>(steps, part.values(), x, affine,
                       part.read(p.residual, p.residual_step, t0, steps, other_rows), sum);
     else
-      sum_steps<false>(steps, values, x, affine, {}, sum);
-    if (!here)  // the LIF sees the sum as it is kept
+      sum_steps<false>(steps, part.values(), x, affine, {}, sum);
+    if (!part.here)  // the LIF sees the sum as it is kept
       for (int64_t t = 0; t < steps; ++t) {
-        In* row = kept + t * p.neurons;
-        write_row(sum[t], row, n);
-        for (int i = 0; i < n; ++i) sum[t][i] = widen(row[i]);
+        In* row = static_cast<In*>(p.sum) + (t0 + t) * p.neurons + part.m;
+        write_row(sum[t], row, part.n);
+        for (int i = 0; i < part.n; ++i) sum[t][i] = widen(row[i]);
       }
     return StepRows<const R>{sum.first, sum.pitch};
   });
@@ -118,9 +97,8 @@ void forward_runs(const BnLifForward& p, const BnChannels& c, NeuronRuns runs) {
   ChannelRows<R, 2> rows(p.layout, channels);
   for_each_block(p.layout, runs, [&](int64_t m, int n, int64_t) {
     rows.move_to(m, n);
-    for_each_part(n, std::is_same_v<In, R> && !stream, [&](int i, int length) {
-      forward_part<In, R>(p, neuron, {rows[0] + i, rows[1] + i}, {m + i, length},
-                          in_place<In, R>(length) && !stream);
+    for_each_part<In, R>(m, n, !stream, [&](int i, Part<In, R> part) {
+      forward_part<In, R>(p, neuron, {rows[0] + i, rows[1] + i}, part);
     });
   });
   end_streams();
@@ -129,10 +107,8 @@ void forward_runs(const BnLifForward& p, const BnChannels& c, NeuronRuns runs) {
 // The pass back over a part as far as the gradient of the sum and its sums per neuron.
 template <class In, class R>
 void backward_part(const BnLifBackward& p, const RowNeuron<R>& neuron, AffineRows<R> affine,
-                   const R* mean, PartRows<In, R> part, R* scratch, R* first, R* second) {
-  const int64_t m = part.m;
-  const int n = part.n;
-  const bool here = in_place<In, R>(n);
+                   const R* mean, Part<In, R> part, R* scratch, R* first, R* second) {
+  const auto [m, n, here] = part;
   alignas(64) R start[kHistoryBlock], gv[kHistoryBlock], gv_init[kHistoryBlock];
   const auto buffer = [&](int k) {
     return StepRows<R>{scratch + k * p.steps * kHistoryBlock, kHistoryBlock};
@@ -143,14 +119,13 @@ void backward_part(const BnLifBackward& p, const RowNeuron<R>& neuron, AffineRow
   const auto read_or = [&](const void* tensor, int k, StepRows<const R> other) {
     return tensor ? read(tensor, p.neurons, k) : other;
   };
-  In* out = static_cast<In*>(p.g) + m;
   R* kept = p.gv_init ? static_cast<R*>(p.gv_init) + m : nullptr;
   GradientRows<R> rows{};
   rows.x = read(p.x, p.x_step, 3);
   rows.gs = read_or(p.gs, 4, {kZeros<R>, 0});
   rows.gsum = read_or(p.gsum, 5, {});
   rows.history = buffer(0);
-  rows.g = here ? StepRows<R>{reinterpret_cast<R*>(out), p.neurons} : buffer(2);
+  rows.g = part.results(p.g, p.neurons, 0, buffer(2));
   rows.mean = mean;
   rows.gv = read_state(p.gv, m, n, gv);
   rows.gv_init = kept && !here ? gv_init : kept;
@@ -161,7 +136,7 @@ void backward_part(const BnLifBackward& p, const RowNeuron<R>& neuron, AffineRow
   const R* v_init = read_state(p.v_init, m, n, start);
   with_slopes(neuron, buffer(1), [&](const auto& slopes) {
     neuron.with_reset([&](auto hard, auto detach) {
-      for (int i = 0; i < n; i += kHistoryBlock) {
+      for (int i = 0; i < part.n; i += kHistoryBlock) {
         const R* v = v_init ? v_init + i : nullptr;
         if (p.sum)
           charge_steps<hard, false, R>(neuron, p.steps, currents.from(i), {}, v, rows.history);
@@ -177,6 +152,7 @@ void backward_part(const BnLifBackward& p, const RowNeuron<R>& neuron, AffineRow
     });
   });
   if (here) return;
+  In* out = static_cast<In*>(p.g) + m;
   for (int64_t t = 0; t < p.steps; ++t) write_row(rows.g[t], out + t * p.neurons, n);
   if (kept) copy_row(gv_init, kept, n);
 }
@@ -191,8 +167,8 @@ void backward_runs(const BnLifBackward& p, const BnChannels& c, NeuronRuns runs,
   for_each_block(p.layout, runs, [&](int64_t m, int n, int64_t run) {
     rows.move_to(m, n);
     block.start(run);
-    for_each_part(n, std::is_same_v<In, R>, [&](int i, int length) {
-      backward_part<In, R>(p, neuron, {rows[0] + i, rows[1] + i}, rows[2] + i, {m + i, length},
+    for_each_part<In, R>(m, n, true, [&](int i, Part<In, R> part) {
+      backward_part<In, R>(p, neuron, {rows[0] + i, rows[1] + i}, rows[2] + i, part,
                            static_cast<R*>(scratch), block.first + i, block.second + i);
     });
     block.finish(m, n, run);
@@ -232,19 +208,15 @@ void input_gradient_runs(const BnLifBackward& p, const BnChannels& c, NeuronRuns
   Window<R> x_rows, g_rows;
   for_each_block(p.layout, runs, [&](int64_t m, int n, int64_t) {
     rows.move_to(m, n);
-    for_each_part(n, std::is_same_v<In, R> && !stream, [&](int i, int length) {
-      const PartRows<In, R> part{m + i, length};
-      const bool here = in_place<In, R>(length) && !stream;
-      for_each_window(p.steps, here, [&](int64_t t0, int64_t steps) {
-        In* out = static_cast<In*>(p.gx) + t0 * p.neurons + part.m;
-        const auto gx =
-            here ? StepRows<R>{reinterpret_cast<R*>(out), p.neurons} : StepRows<R>(g_rows);
-        input_gradient_steps<R>(steps, here ? length : kHistoryBlock,
-                                part.read(p.x, p.x_step, t0, steps, x_rows),
+    for_each_part<In, R>(m, n, !stream, [&](int i, Part<In, R> part) {
+      for_each_window(p.steps, part.here, [&](int64_t t0, int64_t steps) {
+        const StepRows<R> gx = part.results(p.gx, p.neurons, t0, g_rows);
+        input_gradient_steps<R>(steps, part.values(), part.read(p.x, p.x_step, t0, steps, x_rows),
                                 part.read(p.g, p.neurons, t0, steps, g_rows),
                                 {rows[0] + i, rows[1] + i, rows[2] + i, rows[3] + i}, gx);
-        if (here) return;
-        for (int64_t t = 0; t < steps; ++t) finish_row(gx[t], out + t * p.neurons, length);
+        if (part.here) return;
+        In* out = static_cast<In*>(p.gx) + t0 * p.neurons + part.m;
+        for (int64_t t = 0; t < steps; ++t) finish_row(gx[t], out + t * p.neurons, part.n);
       });
     });
   });

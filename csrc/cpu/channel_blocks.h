@@ -3,6 +3,7 @@
 // or summed up from one.
 #include "cpu/blocks.h"
 #include "cpu/rows.h"
+#include "cpu/steps.h"
 #include "cpu/tables.h"
 
 namespace stmixer {
@@ -19,14 +20,14 @@ void for_each_block(const ChannelLayout& layout, const NeuronRuns& runs, const F
   }
 }
 
-// f(i, n) for the parts of a block: its whole kHistoryBlocks at once if their rows can be used as
-// they lie, and what else fits into a buffer.
-template <class F>
-void for_each_part(int n, bool whole, const F& f) {
-  const int blocks = whole ? n / kHistoryBlock * kHistoryBlock : 0;
-  if (blocks) f(0, blocks);
+// f(i, part) for the parts of the block [m, m + n), which begin at i: its whole kHistoryBlocks at
+// once if their rows may be used where they lie, and what else fits into a buffer.
+template <class In, class R, class F>
+void for_each_part(int64_t m, int n, bool here, const F& f) {
+  const int blocks = here && std::is_same_v<In, R> ? n / kHistoryBlock * kHistoryBlock : 0;
+  if (blocks) f(0, Part<In, R>{m, blocks, true});
   for (int i = blocks; i < n; i += kHistoryBlock)
-    f(i, n - i < kHistoryBlock ? n - i : kHistoryBlock);
+    f(i, Part<In, R>{m + i, n - i < kHistoryBlock ? n - i : kHistoryBlock, false});
 }
 
 // f(i, length, channel) for each stretch of the block [m, m + n): with channels innermost it is

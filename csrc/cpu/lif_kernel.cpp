@@ -9,10 +9,9 @@ namespace {
 template <class In, class R>
 void forward_run(const LifForward& p, const RowNeuron<R>& neuron, int64_t m, int n, bool stream) {
   Window<R> buffer;
-  const bool here = in_place<In, R>(n) && !stream && p.s;
-  fire_run<In, false, R>(p, neuron, m, n, here, {}, [&](int64_t t0, int64_t steps) {
-    const In* first = static_cast<const In*>(p.x) + t0 * p.x_step;
-    return read_steps<In, R>(first, m, p.x_step, steps, n, buffer);
+  const Part<In, R> part{m, n, in_place<In, R>(n) && !stream && p.s};
+  fire_part<false>(p, neuron, part, {}, [&](int64_t t0, int64_t steps) {
+    return part.read(p.x, p.x_step, t0, steps, buffer);
   });
 }
 

@@ -9,13 +9,13 @@
 namespace stmixer {
 namespace {
 
-// The rows of a block, one a step.
+// The rows of a block, one a step; those that are not there begin at null.
 template <class R>
 struct StepRows {
   R* first;
   int64_t pitch;
   R* operator[](int64_t t) const { return first + t * pitch; }
-  StepRows from(int i) const { return {first + i, pitch}; }
+  StepRows from(int i) const { return {first ? first + i : first, pitch}; }
 };
 
 // Neurons of whole blocks that are taken in one call: a block is so little work that calls show.
@@ -51,6 +51,27 @@ StepRows<const R> read_steps(const void* tensor, int64_t m, int64_t pitch, int64
     for (int i = 0; i < n; ++i) buffer[t][i] = widen(rows[t * pitch + i]);
   return {buffer.first, buffer.pitch};
 }
+
+// The neurons [m, m + n) that a kernel takes at a time: whole blocks whose rows are used where they
+// lie, `here`, or at most one block whose rows are read and written through buffers.
+template <class In, class R>
+struct Part {
+  int64_t m;
+  int n;
+  bool here;
+
+  int values() const { return here ? n : kHistoryBlock; }
+  StepRows<const R> read(const void* tensor, int64_t pitch, int64_t t0, int64_t steps,
+                         StepRows<R> buffer) const {
+    return read_steps<In, R>(static_cast<const In*>(tensor) + t0 * pitch, m, pitch, steps, n,
+                             buffer);
+  }
+  // Where to write rows of a tensor from step t0 on.
+  StepRows<R> results(void* tensor, int64_t pitch, int64_t t0, StepRows<R> buffer) const {
+    if (!here) return buffer;
+    return {reinterpret_cast<R*>(static_cast<In*>(tensor) + t0 * pitch + m), pitch};
+  }
+};
 
 template <class R>
 alignas(64) constexpr R kZeros[kHistoryBlock] = {};
@@ -126,28 +147,28 @@ void for_each_window(int64_t steps, bool here, const F& f) {
   for (int64_t t = 0; t < steps; t += window) f(t, steps - t < window ? steps - t : window);
 }
 
-// The forward pass over a run, a single block unless it is `here`. p: a LifForward or what has the
-// same results; currents(t0, steps): the rows that the LIF integrates, or normalises first.
-template <class In, bool kAffine, class R, class P, class Currents>
-void fire_run(const P& p, const RowNeuron<R>& neuron, int64_t m, int n, bool here,
-              AffineRows<R> affine, const Currents& currents) {
+// The forward pass over a part. p: a LifForward or what has the same results; currents(t0, steps):
+// the rows that the LIF integrates, or normalises first.
+template <bool kAffine, class In, class R, class P, class Currents>
+void fire_part(const P& p, const RowNeuron<R>& neuron, Part<In, R> part, AffineRows<R> affine,
+               const Currents& currents) {
+  const auto [m, n, here] = part;
   Window<R> buffer;
   alignas(64) R v[kHistoryBlock];
   R* kept = p.v_out ? static_cast<R*>(p.v_out) + m : nullptr;
   R* v_out = here ? kept : v;
   const R* v_init = read_state(p.v_init, m, n, v);
-  for_each_window(p.steps, here, [&](int64_t t0, int64_t steps) {
-    In* out = p.s ? static_cast<In*>(p.s) + t0 * p.neurons + m : nullptr;
+  for_each_window(p.steps, part.here, [&](int64_t t0, int64_t steps) {
     const StepRows<const R> x = currents(t0, steps);
-    const auto s = here ? StepRows<R>{reinterpret_cast<R*>(out), p.neurons} : StepRows<R>(buffer);
+    const StepRows<R> s = part.results(p.s, p.neurons, t0, buffer);
     neuron.with_reset([&](auto hard, auto) {
-      fire_steps<hard, kAffine>(neuron, steps, here ? n : kHistoryBlock, x, affine, v_init, s,
-                                v_out);
+      fire_steps<hard, kAffine>(neuron, steps, part.values(), x, affine, v_init, s, v_out);
     });
     v_init = v_out;
     for (int64_t t = 0; t < steps; ++t) {
-      if (p.bits) pack_row(s[t], p.bits + ((t0 + t) * p.neurons + m) / 32, n);
-      if (!here && out) finish_row(s[t], out + t * p.neurons, n);
+      const int64_t at = (t0 + t) * p.neurons + part.m;
+      if (p.bits) pack_row(s[t], p.bits + at / 32, part.n);
+      if (!part.here && p.s) finish_row(s[t], static_cast<In*>(p.s) + at, part.n);
     }
   });
   if (kept && !here) copy_row(v, kept, n);
@@ -219,11 +240,9 @@ struct GradientRows {
   // Those of a block of a run; the membranes are one block's anyway.
   GradientRows from(int i) const {
     const auto at = [i](auto* row) { return row ? row + i : row; };
-    GradientRows rows{x.from(i), gs,     gsum,        history,   g.from(i),
-                      at(mean),  at(gv), at(gv_init), at(first), at(second)};
-    if (gs.pitch) rows.gs = gs.from(i);
-    if (gsum.first) rows.gsum = gsum.from(i);
-    return rows;
+    const StepRows<const R> spikes = gs.pitch ? gs.from(i) : gs;  // without a pitch: zeros
+    return {x.from(i), spikes, gsum.from(i), history,   g.from(i),
+            at(mean),  at(gv), at(gv_init),  at(first), at(second)};
   }
 };
 
