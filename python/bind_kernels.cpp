@@ -1,6 +1,6 @@
 #include "bindings.h"
 
-#include "cuda/plan.h"
+#include "cuda/launches.h"
 #include "stmixer/bn_lif.h"
 #include "stmixer/lif.h"
 #include "stmixer/pack.h"

@@ -1,9 +1,7 @@
 #pragma once
-#include <string>
+#include "common/isa_table.h"
 
 namespace stmixer {
-
-enum class Isa { scalar = 0, avx2 = 1, avx512 = 2 };
 
 // Best instruction set of this machine, or the one that STMIXER_CPU_ISA forces.
 // Throws std::runtime_error if the forced one is unknown or not supported here.

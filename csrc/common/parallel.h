@@ -12,7 +12,8 @@ namespace stmixer {
 // count is the caller's; one thread runs in place, without waking a pool.
 template <class Body>
 void parallel_ranges(int64_t tasks, int threads, const Body& body) {
-  const int parts = static_cast<int>(std::max<int64_t>(std::min<int64_t>(threads, tasks), 1));
+  [[maybe_unused]] const int parts =
+      static_cast<int>(std::max<int64_t>(std::min<int64_t>(threads, tasks), 1));
 #ifdef _OPENMP
   if (parts > 1) {
 #pragma omp parallel for num_threads(parts) schedule(static, 1)

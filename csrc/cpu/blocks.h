@@ -1,5 +1,14 @@
 #pragma once
-// How the neurons of a step are cut into blocks: shared by the kernels and their host side.
+// How the neurons of a step are cut into pieces: shared by the kernels and their host side.
+//
+//   range   neurons one after the other that a thread works on
+//   run     of a range: neighbours with the same group of channels, one run per image
+//   block   kForwardBlock of a run, whose channels' numbers are laid out in rows; or kHistoryBlock
+//   part    whole kHistoryBlocks in place, or one through buffers: what a pass takes at a time
+//   tile    a few vectors that stay in registers over the steps
+//   lane    one neuron
+//
+// A row is what a piece has at one step; a window is the steps whose rows the buffers hold.
 #include <cstdint>
 
 namespace stmixer {

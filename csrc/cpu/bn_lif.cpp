@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "cpu/blocks.h"
-#include "cpu/bn_channels.h"
+#include "cpu/bn_statistics.h"
 #include "cpu/dispatch.h"
 
 namespace stmixer {
@@ -63,36 +63,38 @@ void over_blocks(const Blocks& blocks, int threads, const Apply& apply) {
                   [&](int64_t begin, int64_t end, int) { apply(blocks.runs(begin, end)); });
 }
 
-// sum(runs, thread, sums) adds up what settle(begin, end, sums) makes numbers per channel of, which
-// apply(runs) needs. No result depends on the thread count: a group's sums are one thread's, and
-// blocks are summed in a fixed number of parts, and the parts in order.
-template <class Sum, class Settle, class Apply>
-void in_two_passes(int64_t neurons, const ChannelLayout& layout, int threads, const Sum& sum,
-                   const Settle& settle, const Apply& apply) {
+// accumulate(runs, thread, sums) adds to sums per channel, finalize(begin, end, sums) makes of them
+// the coefficients of channels [begin, end), and apply(runs) uses these. No result depends on the
+// thread count: one thread adds up the sums of a group; without groups a fixed number of ranges has
+// sums of its own, which are added in order.
+template <class Accumulate, class Finalize, class Apply>
+void in_two_passes(int64_t neurons, const ChannelLayout& layout, int threads,
+                   const Accumulate& accumulate, const Finalize& finalize, const Apply& apply) {
   const int64_t values = 2 * layout.channels;
   std::vector<double> sums(static_cast<size_t>(values), 0.0);
   const ChannelGroups groups(neurons, layout);
   if (groups.apart()) {
     parallel_ranges(groups.count(), threads, [&](int64_t begin, int64_t end, int thread) {
       for (int64_t group = begin; group < end; ++group) {
-        sum(groups.runs(group), thread, sums.data());
-        settle(groups.begin(group), groups.end(group), sums.data());
+        accumulate(groups.runs(group), thread, sums.data());
+        finalize(groups.begin(group), groups.end(group), sums.data());
         apply(groups.runs(group));
       }
     });
     return;
   }
   const Blocks blocks(neurons, layout);
-  const int64_t parts = std::min<int64_t>(blocks.count(), 32);
-  std::vector<double> partial(static_cast<size_t>(parts * values), 0.0);
-  parallel_ranges(parts, threads, [&](int64_t begin, int64_t end, int thread) {
-    for (int64_t part = begin; part < end; ++part)
-      sum(blocks.runs(blocks.count() * part / parts, blocks.count() * (part + 1) / parts), thread,
-          partial.data() + part * values);
+  const int64_t ranges = std::min<int64_t>(blocks.count(), 32);
+  std::vector<double> partial(static_cast<size_t>(ranges * values), 0.0);
+  parallel_ranges(ranges, threads, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t range = begin; range < end; ++range)
+      accumulate(
+          blocks.runs(blocks.count() * range / ranges, blocks.count() * (range + 1) / ranges),
+          thread, partial.data() + range * values);
   });
-  for (int64_t part = 0; part < parts; ++part)
-    for (int64_t i = 0; i < values; ++i) sums[i] += partial[part * values + i];
-  settle(0, layout.channels, sums.data());
+  for (int64_t range = 0; range < ranges; ++range)
+    for (int64_t i = 0; i < values; ++i) sums[i] += partial[range * values + i];
+  finalize(0, layout.channels, sums.data());
   over_blocks(blocks, threads, apply);
 }
 

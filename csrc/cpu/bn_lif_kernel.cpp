@@ -1,5 +1,5 @@
+#include "cpu/block_rows.h"
 #include "cpu/blocks.h"
-#include "cpu/channel_blocks.h"
 #include "cpu/rows.h"
 #include "cpu/steps.h"
 #include "cpu/tables.h"
@@ -36,8 +36,8 @@ void statistics_runs(const BnStatistics& p, const void* pivots, NeuronRuns runs,
   for_each_block(p.layout, runs, [&](int64_t m, int n, int64_t run) {
     rows.move_to(m, n);
     block.start(run);
-    for_each_part<In, R>(m, n, true, [&](int i, Part<In, R> part) {
-      for_each_window(p.steps, part.here, [&](int64_t t0, int64_t steps) {
+    for_each_part<In, R>(m, n, true, [&](int64_t i, Part<In, R> part) {
+      for_each_window(p.steps, part.in_place, [&](int64_t t0, int64_t steps) {
         moment_steps<R>(steps, part.values(), part.read(p.x, p.x_step, t0, steps, buffer),
                         rows[0] + i, block.first + i, block.second + i);
       });
@@ -79,7 +79,7 @@ void forward_part(const BnLifForward& p, const RowNeuron<R>& neuron, AffineRows<
                       part.read(p.residual, p.residual_step, t0, steps, other_rows), sum);
     else
       sum_steps<false>(steps, part.values(), x, affine, {}, sum);
-    if (!part.here)  // the LIF sees the sum as it is kept
+    if (!part.in_place)  // the LIF sees the sum as it is kept
       for (int64_t t = 0; t < steps; ++t) {
         In* row = static_cast<In*>(p.sum) + (t0 + t) * p.neurons + part.m;
         write_row(sum[t], row, part.n);
@@ -97,7 +97,7 @@ void forward_runs(const BnLifForward& p, const BnChannels& c, NeuronRuns runs) {
   ChannelRows<R, 2> rows(p.layout, channels);
   for_each_block(p.layout, runs, [&](int64_t m, int n, int64_t) {
     rows.move_to(m, n);
-    for_each_part<In, R>(m, n, !stream, [&](int i, Part<In, R> part) {
+    for_each_part<In, R>(m, n, !stream, [&](int64_t i, Part<In, R> part) {
       forward_part<In, R>(p, neuron, {rows[0] + i, rows[1] + i}, part);
     });
   });
@@ -108,7 +108,7 @@ void forward_runs(const BnLifForward& p, const BnChannels& c, NeuronRuns runs) {
 template <class In, class R>
 void backward_part(const BnLifBackward& p, const RowNeuron<R>& neuron, AffineRows<R> affine,
                    const R* mean, Part<In, R> part, R* scratch, R* first, R* second) {
-  const auto [m, n, here] = part;
+  const auto [m, n, in_place] = part;
   alignas(64) R start[kHistoryBlock], gv[kHistoryBlock], gv_init[kHistoryBlock];
   const auto buffer = [&](int k) {
     return StepRows<R>{scratch + k * p.steps * kHistoryBlock, kHistoryBlock};
@@ -128,7 +128,7 @@ void backward_part(const BnLifBackward& p, const RowNeuron<R>& neuron, AffineRow
   rows.g = part.results(p.g, p.neurons, 0, buffer(2));
   rows.mean = mean;
   rows.gv = read_state(p.gv, m, n, gv);
-  rows.gv_init = kept && !here ? gv_init : kept;
+  rows.gv_init = kept && !in_place ? gv_init : kept;
   rows.first = first;
   rows.second = second;
   // What the membranes are computed from: the buffer of the result is free until then.
@@ -151,7 +151,7 @@ void backward_part(const BnLifBackward& p, const RowNeuron<R>& neuron, AffineRow
       }
     });
   });
-  if (here) return;
+  if (in_place) return;
   In* out = static_cast<In*>(p.g) + m;
   for (int64_t t = 0; t < p.steps; ++t) write_row(rows.g[t], out + t * p.neurons, n);
   if (kept) copy_row(gv_init, kept, n);
@@ -167,7 +167,7 @@ void backward_runs(const BnLifBackward& p, const BnChannels& c, NeuronRuns runs,
   for_each_block(p.layout, runs, [&](int64_t m, int n, int64_t run) {
     rows.move_to(m, n);
     block.start(run);
-    for_each_part<In, R>(m, n, true, [&](int i, Part<In, R> part) {
+    for_each_part<In, R>(m, n, true, [&](int64_t i, Part<In, R> part) {
       backward_part<In, R>(p, neuron, {rows[0] + i, rows[1] + i}, rows[2] + i, part,
                            static_cast<R*>(scratch), block.first + i, block.second + i);
     });
@@ -208,13 +208,13 @@ void input_gradient_runs(const BnLifBackward& p, const BnChannels& c, NeuronRuns
   Window<R> x_rows, g_rows;
   for_each_block(p.layout, runs, [&](int64_t m, int n, int64_t) {
     rows.move_to(m, n);
-    for_each_part<In, R>(m, n, !stream, [&](int i, Part<In, R> part) {
-      for_each_window(p.steps, part.here, [&](int64_t t0, int64_t steps) {
+    for_each_part<In, R>(m, n, !stream, [&](int64_t i, Part<In, R> part) {
+      for_each_window(p.steps, part.in_place, [&](int64_t t0, int64_t steps) {
         const StepRows<R> gx = part.results(p.gx, p.neurons, t0, g_rows);
         input_gradient_steps<R>(steps, part.values(), part.read(p.x, p.x_step, t0, steps, x_rows),
                                 part.read(p.g, p.neurons, t0, steps, g_rows),
                                 {rows[0] + i, rows[1] + i, rows[2] + i, rows[3] + i}, gx);
-        if (part.here) return;
+        if (part.in_place) return;
         In* out = static_cast<In*>(p.gx) + t0 * p.neurons + part.m;
         for (int64_t t = 0; t < steps; ++t) finish_row(gx[t], out + t * p.neurons, part.n);
       });
@@ -260,7 +260,7 @@ void input_gradient(const BnLifBackward& p, const BnChannels& channels, NeuronRu
 
 }  // namespace
 
-extern const BnLifKernels STMIXER_JOIN(bn_lif_kernels, STMIXER_ISA) = {pivots, statistics, forward,
-                                                                       backward, input_gradient};
+STMIXER_DEFINE_TABLE(BnLifKernels, bn_lif_kernels) = {pivots, statistics, forward, backward,
+                                                      input_gradient};
 
 }  // namespace stmixer

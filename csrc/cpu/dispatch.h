@@ -8,19 +8,10 @@
 #include "common/rounding.h"
 #include "cpu/tables.h"
 
-#ifdef STMIXER_X86
-#define STMIXER_TABLE(name) ::stmixer::pick_table(&name##_scalar, &name##_avx2, &name##_avx512)
-#else
-#define STMIXER_TABLE(name) ::stmixer::pick_table(&name##_scalar, &name##_scalar, &name##_scalar)
-#endif
+// The table of a name for this machine.
+#define STMIXER_TABLE(name) STMIXER_PICK_TABLE(name, ::stmixer::current_isa())
 
 namespace stmixer {
-
-template <class Table>
-const Table& pick_table(const Table* scalar, const Table* avx2, const Table* avx512) {
-  const Isa isa = current_isa();
-  return *(isa == Isa::avx512 ? avx512 : isa == Isa::avx2 ? avx2 : scalar);
-}
 
 // Below this many elements a call is served by one thread: waking others costs more.
 constexpr int64_t kSerialElements = 1 << 15;

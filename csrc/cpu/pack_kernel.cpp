@@ -50,6 +50,6 @@ void unpack(const UnpackRows& p, int64_t begin, int64_t end) noexcept {
 
 }  // namespace
 
-extern const PackKernels STMIXER_JOIN(pack_kernels, STMIXER_ISA) = {pack, unpack};
+STMIXER_DEFINE_TABLE(PackKernels, pack_kernels) = {pack, unpack};
 
 }  // namespace stmixer

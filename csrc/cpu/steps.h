@@ -18,65 +18,56 @@ struct StepRows {
   StepRows from(int i) const { return {first ? first + i : first, pitch}; }
 };
 
-// Neurons of whole blocks that are taken in one call: a block is so little work that calls show.
-constexpr int64_t kRun = 16 * kHistoryBlock;
-
-// run(m, n) for the neurons of blocks [begin, end): many whole blocks at once where their rows can
-// be used as they lie, else single blocks.
-template <class F>
-void for_each_run(int64_t begin, int64_t end, int64_t neurons, bool whole, const F& run) {
-  int64_t m = begin * kHistoryBlock;
-  const int64_t last = end * kHistoryBlock < neurons ? end * kHistoryBlock : neurons;
-  while (m < last) {
-    int64_t n = last - m < kHistoryBlock ? last - m : kHistoryBlock;
-    if (whole && n == kHistoryBlock)
-      n = last - m < kRun ? (last - m) / kHistoryBlock * kHistoryBlock : kRun;
-    run(m, static_cast<int>(n));
-    m += n;
-  }
-}
-
-// Whether the rows of a run can be used where they lie.
-template <class In, class R>
-constexpr bool in_place(int n) {
-  return std::is_same_v<In, R> && n % kHistoryBlock == 0;
-}
-
-template <class In, class R>
-StepRows<const R> read_steps(const void* tensor, int64_t m, int64_t pitch, int64_t steps, int n,
-                             StepRows<R> buffer) {
-  const In* rows = static_cast<const In*>(tensor) + m;
-  if (in_place<In, R>(n)) return {reinterpret_cast<const R*>(rows), pitch};
-  for (int64_t t = 0; t < steps; ++t)
-    for (int i = 0; i < n; ++i) buffer[t][i] = widen(rows[t * pitch + i]);
-  return {buffer.first, buffer.pitch};
-}
-
-// The neurons [m, m + n) that a kernel takes at a time: whole blocks whose rows are used where they
-// lie, `here`, or at most one block whose rows are read and written through buffers.
+// The neurons [m, m + n) that a kernel takes at a time: whole blocks whose results are written
+// where they belong, `in_place`, or at most one block that is written through buffers. Whole blocks
+// of the state type are read in place either way.
 template <class In, class R>
 struct Part {
   int64_t m;
   int n;
-  bool here;
+  bool in_place;
 
-  int values() const { return here ? n : kHistoryBlock; }
+  int values() const { return in_place ? n : kHistoryBlock; }
   StepRows<const R> read(const void* tensor, int64_t pitch, int64_t t0, int64_t steps,
                          StepRows<R> buffer) const {
-    return read_steps<In, R>(static_cast<const In*>(tensor) + t0 * pitch, m, pitch, steps, n,
-                             buffer);
+    const In* rows = static_cast<const In*>(tensor) + t0 * pitch + m;
+    if (std::is_same_v<In, R> && n % kHistoryBlock == 0)
+      return {reinterpret_cast<const R*>(rows), pitch};
+    for (int64_t t = 0; t < steps; ++t)
+      for (int i = 0; i < n; ++i) buffer[t][i] = widen(rows[t * pitch + i]);
+    return {buffer.first, buffer.pitch};
   }
   // Where to write rows of a tensor from step t0 on.
   StepRows<R> results(void* tensor, int64_t pitch, int64_t t0, StepRows<R> buffer) const {
-    if (!here) return buffer;
+    if (!in_place) return buffer;
     return {reinterpret_cast<R*>(static_cast<In*>(tensor) + t0 * pitch + m), pitch};
   }
 };
 
+// Neurons of a part at most: a single block is so little work that calls show.
+constexpr int64_t kPart = 16 * kHistoryBlock;
+
+// f(i, part) for the parts of [m, m + n), which begin at i: in place, many blocks at a time, if
+// that is allowed and the types agree, then what is left block by block.
+template <class In, class R, class F>
+void for_each_part(int64_t m, int64_t n, bool in_place, const F& f) {
+  const int64_t whole = in_place && std::is_same_v<In, R> ? n / kHistoryBlock * kHistoryBlock : 0;
+  int64_t i = 0;
+  while (i < whole) {
+    const int length = static_cast<int>(whole - i < kPart ? whole - i : kPart);
+    f(i, Part<In, R>{m + i, length, true});
+    i += length;
+  }
+  for (; i < n; i += kHistoryBlock) {
+    const int length = static_cast<int>(n - i < kHistoryBlock ? n - i : kHistoryBlock);
+    f(i, Part<In, R>{m + i, length, false});
+  }
+}
+
 template <class R>
 alignas(64) constexpr R kZeros[kHistoryBlock] = {};
 
-// A run of a membrane or of its gradient where it lies, or copied if it is a short block; null if
+// A membrane or its gradient of a part where it lies, or copied if it is a short block; null if
 // there is none.
 template <class R>
 const R* read_state(const void* tensor, int64_t m, int n, R* buffer) {
@@ -94,14 +85,14 @@ Tile<R> tile_or_zero(const R* row, int i) {
   return row ? Tile<R>::at(row + i) : Tile<R>{};
 }
 
-// What a run is normalised with: x * scale + shift.
+// What a part is normalised with: x * scale + shift.
 template <class R>
 struct AffineRows {
   const R *scale, *shift;
   AffineRows from(int i) const { return {scale + i, shift + i}; }
 };
 
-// Spikes of a run and the membranes they leave behind, from those before the first step. kAffine:
+// Spikes of a part and the membranes they leave behind, from those before the first step. kAffine:
 // what the LIF integrates is x normalised.
 template <bool kHard, bool kAffine, class R>
 void fire_steps(const RowNeuron<R>& neuron, int64_t steps, int n, StepRows<const R> x,
@@ -140,10 +131,10 @@ struct Window {
   operator StepRows<R>() { return {rows, kHistoryBlock}; }
 };
 
-// f(t0, steps): all steps at once where the rows of a run are used as they lie, else by windows.
+// f(t0, steps): all steps at once in place, else by windows.
 template <class F>
-void for_each_window(int64_t steps, bool here, const F& f) {
-  const int64_t window = here ? steps : kWindow;
+void for_each_window(int64_t steps, bool in_place, const F& f) {
+  const int64_t window = in_place ? steps : kWindow;
   for (int64_t t = 0; t < steps; t += window) f(t, steps - t < window ? steps - t : window);
 }
 
@@ -152,13 +143,13 @@ void for_each_window(int64_t steps, bool here, const F& f) {
 template <bool kAffine, class In, class R, class P, class Currents>
 void fire_part(const P& p, const RowNeuron<R>& neuron, Part<In, R> part, AffineRows<R> affine,
                const Currents& currents) {
-  const auto [m, n, here] = part;
+  const auto [m, n, in_place] = part;
   Window<R> buffer;
   alignas(64) R v[kHistoryBlock];
   R* kept = p.v_out ? static_cast<R*>(p.v_out) + m : nullptr;
-  R* v_out = here ? kept : v;
+  R* v_out = in_place ? kept : v;
   const R* v_init = read_state(p.v_init, m, n, v);
-  for_each_window(p.steps, part.here, [&](int64_t t0, int64_t steps) {
+  for_each_window(p.steps, part.in_place, [&](int64_t t0, int64_t steps) {
     const StepRows<const R> x = currents(t0, steps);
     const StepRows<R> s = part.results(p.s, p.neurons, t0, buffer);
     neuron.with_reset([&](auto hard, auto) {
@@ -168,10 +159,10 @@ void fire_part(const P& p, const RowNeuron<R>& neuron, Part<In, R> part, AffineR
     for (int64_t t = 0; t < steps; ++t) {
       const int64_t at = (t0 + t) * p.neurons + part.m;
       if (p.bits) pack_row(s[t], p.bits + at / 32, part.n);
-      if (!part.here && p.s) finish_row(s[t], static_cast<In*>(p.s) + at, part.n);
+      if (!part.in_place && p.s) finish_row(s[t], static_cast<In*>(p.s) + at, part.n);
     }
   });
-  if (kept && !here) copy_row(v, kept, n);
+  if (kept && !in_place) copy_row(v, kept, n);
 }
 
 // Membranes before reset of a block; kAffine as in fire_steps.
@@ -237,7 +228,7 @@ struct GradientRows {
   const R *mean, *gv;
   R *gv_init, *first, *second;
 
-  // Those of a block of a run; the membranes are one block's anyway.
+  // Those of a block of a part; the membranes are one block's anyway.
   GradientRows from(int i) const {
     const auto at = [i](auto* row) { return row ? row + i : row; };
     const StepRows<const R> spikes = gs.pitch ? gs.from(i) : gs;  // without a pitch: zeros

@@ -3,6 +3,7 @@
 // time. A kernel takes a range of blocks, or runs of neurons, throws nothing and allocates nothing.
 #include <cstdint>
 
+#include "common/isa_table.h"
 #include "stmixer/bn_lif.h"
 #include "stmixer/lif.h"
 #include "stmixer/pack.h"
@@ -47,19 +48,9 @@ struct TokenMixKernels {
   void (*run)(const TokenMix& p, int64_t begin, int64_t end, void* scratch) noexcept;
 };
 
-#define STMIXER_JOIN_(a, b) a##_##b
-#define STMIXER_JOIN(a, b) STMIXER_JOIN_(a, b)
-
-#ifdef STMIXER_X86
-#define STMIXER_DECLARE_TABLES(Type, name) \
-  extern const Type name##_scalar, name##_avx2, name##_avx512;
-#else
-#define STMIXER_DECLARE_TABLES(Type, name) extern const Type name##_scalar;
-#endif
-
-STMIXER_DECLARE_TABLES(LifKernels, lif_kernels)
-STMIXER_DECLARE_TABLES(BnLifKernels, bn_lif_kernels)
-STMIXER_DECLARE_TABLES(PackKernels, pack_kernels)
-STMIXER_DECLARE_TABLES(TokenMixKernels, token_mix_kernels)
+STMIXER_DECLARE_TABLE(LifKernels, lif_kernels);
+STMIXER_DECLARE_TABLE(BnLifKernels, bn_lif_kernels);
+STMIXER_DECLARE_TABLE(PackKernels, pack_kernels);
+STMIXER_DECLARE_TABLE(TokenMixKernels, token_mix_kernels);
 
 }  // namespace stmixer

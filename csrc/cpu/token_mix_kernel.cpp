@@ -150,6 +150,6 @@ void run(const TokenMix& p, int64_t begin, int64_t end, void* scratch) noexcept 
 
 }  // namespace
 
-extern const TokenMixKernels STMIXER_JOIN(token_mix_kernels, STMIXER_ISA) = {run};
+STMIXER_DEFINE_TABLE(TokenMixKernels, token_mix_kernels) = {run};
 
 }  // namespace stmixer

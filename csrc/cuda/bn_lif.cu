@@ -1,7 +1,7 @@
 // Batch normalisation, residual sum and LIF. Forward: sums of x, moments from them, and one pass
 // for the rest. Backward: the way back through the steps with the sums of the gradients, the
 // gradients of the parameters from those, and the gradient of x.
-#include "cuda/channels.h"
+#include "cuda/channel_tiles.h"
 #include "cuda/walk.h"
 
 namespace stmixer {

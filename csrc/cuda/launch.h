@@ -1,6 +1,6 @@
 #pragma once
 // Carries plans out with the kernels that were built into this library.
-#include "cuda/plan.h"
+#include "cuda/launches.h"
 
 namespace stmixer {
 namespace cuda {

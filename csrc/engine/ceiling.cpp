@@ -11,21 +11,9 @@
 
 namespace stmixer::engine {
 
-extern const CeilingKernels ceiling_kernels_scalar;
-#ifdef STMIXER_X86
-extern const CeilingKernels ceiling_kernels_avx2, ceiling_kernels_avx512;
-#endif
+STMIXER_DECLARE_TABLE(CeilingKernels, ceiling_kernels);
 
 namespace {
-
-const CeilingKernels& kernels(Isa isa) {
-#ifdef STMIXER_X86
-  if (isa == Isa::avx512) return ceiling_kernels_avx512;
-  if (isa == Isa::avx2) return ceiling_kernels_avx2;
-#endif
-  (void)isa;
-  return ceiling_kernels_scalar;
-}
 
 constexpr int64_t kTableBytes = 16384;  // with the order below, well within 32 KiB of L1
 constexpr int64_t kOrder = 4096;
@@ -63,7 +51,7 @@ double row_adds_per_second(int bits, double seconds) {
   if (bits != 32 && bits != 16 && bits != 8 && bits != 7)
     throw std::invalid_argument("bits must be 32, 16, 8 or 7, got " + std::to_string(bits));
   double best = 0;
-  for (const CeilingKernel& kernel : kernels(current_isa()).variants)
+  for (const CeilingKernel& kernel : STMIXER_PICK_TABLE(ceiling_kernels, current_isa()).variants)
     if (kernel.run != nullptr && (kernel.bits == bits || (bits == 7 && kernel.bits == 8)))
       best = std::max(best, median_rate(kernel, seconds));
   return best;

@@ -84,7 +84,7 @@ constexpr int kI16 = kVectorBytes / 2;
 
 // Whatever is fastest on a machine counts, so shapes that suit 16 and those that suit 32 registers
 // stand side by side.
-extern const CeilingKernels STMIXER_ENGINE_TABLE(ceiling_kernels, STMIXER_ISA) = {{
+STMIXER_DEFINE_TABLE(CeilingKernels, ceiling_kernels) = {{
     STMIXER_PLAIN(32, VecF32, kF32, 1, 4),
     STMIXER_PLAIN(32, VecF32, kF32, 2, 2),
     STMIXER_PLAIN(32, VecF32, kF32, 2, 4),

@@ -263,6 +263,6 @@ void integer(const IntegerFinishTask& task) noexcept { finish<FinishInteger>(tas
 
 }  // namespace
 
-extern const FinishKernels STMIXER_ENGINE_TABLE(finish_kernels, STMIXER_ISA) = {real, integer};
+STMIXER_DEFINE_TABLE(FinishKernels, finish_kernels) = {real, integer};
 
 }  // namespace stmixer::engine

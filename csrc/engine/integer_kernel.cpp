@@ -227,7 +227,7 @@ void dense_pixels(const IntegerDenseTask& task, int t, int top, int left, int32_
 
 void dense(const IntegerDenseTask& given) noexcept {
   const IntegerDenseTask task = given;
-  for_each_run<kDensePixels>(
+  for_each_pixels<kDensePixels>(
       task.geometry, task.first_pixel, task.pixels, [&](int p, const Cursor& at, auto pixels) {
         for (int t = 0; t < task.steps; ++t)
           dense_pixels<pixels>(task, t, at.top(), at.left(),
@@ -257,7 +257,7 @@ void mean(const IntegerMeanTask& given) noexcept {
 
 }  // namespace
 
-extern const IntegerKernels STMIXER_ENGINE_TABLE(integer_kernels, STMIXER_ISA) = {
+STMIXER_DEFINE_TABLE(IntegerKernels, integer_kernels) = {
     kVectorBytes > 16 ? kVectorBytes : kIntegerTile * 2,  // without AVX2 rows are read in order
     gather7,
     gather8,

@@ -3,6 +3,8 @@
 // once per instruction set and may define nothing that the linker would have to merge.
 #include <cstdint>
 
+#include "common/isa_table.h"
+
 namespace stmixer::engine {
 
 // Output channels are computed in units of one AVX-512 register on every machine, so that weights
@@ -106,10 +108,6 @@ struct FinishTask {
   int64_t bits_pixel, bits_step;
   int32_t pixels, steps, channels;
 };
-
-// The name of a table in the object of one instruction set.
-#define STMIXER_ENGINE_TABLE_(name, isa) name##_##isa
-#define STMIXER_ENGINE_TABLE(name, isa) STMIXER_ENGINE_TABLE_(name, isa)
 
 struct ListKernels {
   void (*build_lists)(const ListTask&) noexcept;

@@ -113,7 +113,6 @@ void transpose_bits(const TransposeTask& task) noexcept {
 
 }  // namespace
 
-extern const ListKernels STMIXER_ENGINE_TABLE(list_kernels, STMIXER_ISA) = {build_lists,
-                                                                            transpose_bits};
+STMIXER_DEFINE_TABLE(ListKernels, list_kernels) = {build_lists, transpose_bits};
 
 }  // namespace stmixer::engine

@@ -2,14 +2,10 @@
 // leaves it; nothing is multiplied. Every output sums its addends in the order (channel block, ky,
 // kx, c), alone and from zero, so no tile width, batch, thread or vector length changes a bit.
 #include <cstdint>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 #include "common/simd.h"
 #include "engine/kernels.h"
 #include "engine/window.h"
-#include "stmixer/lif_step.h"
 
 namespace stmixer::engine {
 namespace {
@@ -126,7 +122,7 @@ void dense_pixels(const DenseTask& task, int t, int top, int left, float* sums) 
 
 template <int kUnits>
 void dense_tile(const DenseTask task) {
-  for_each_run<kDensePixels>(
+  for_each_pixels<kDensePixels>(
       task.geometry, task.first_pixel, task.pixels, [&](int p, const Cursor& at, auto pixels) {
         for (int t = 0; t < task.steps; ++t)
           dense_pixels<kUnits, pixels>(task, t, at.top(), at.left(),
@@ -204,7 +200,6 @@ void rate(const RateTask& task) noexcept {
 
 }  // namespace
 
-extern const ProjectKernels STMIXER_ENGINE_TABLE(project_kernels, STMIXER_ISA) = {
-    kMaxUnits, gather, dense, mean, rate};
+STMIXER_DEFINE_TABLE(ProjectKernels, project_kernels) = {kMaxUnits, gather, dense, mean, rate};
 
 }  // namespace stmixer::engine

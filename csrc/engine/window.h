@@ -52,7 +52,7 @@ struct Cursor {
 // f(p, cursor, n) for pixels p on in order: n, a constant of the type, of them at once where they
 // lie in one row and their windows inside of it, else one.
 template <int kPixels, class F>
-inline void for_each_run(const Geometry& g, int first_pixel, int pixels, const F& f) {
+inline void for_each_pixels(const Geometry& g, int first_pixel, int pixels, const F& f) {
   Cursor cursor(g, first_pixel);
   for (int p = 0; p < pixels;) {
     const bool some = p + kPixels <= pixels && cursor.inside(kPixels);

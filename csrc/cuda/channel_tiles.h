@@ -3,7 +3,7 @@
 // sum per channel behind; another kernel adds those up, in a fixed order again. No atomics, so the
 // same input gives the same bits.
 #include "cuda/lanes.h"
-#include "stmixer/bn_channel.h"
+#include "stmixer/bn_affine.h"
 
 namespace stmixer {
 namespace cuda {

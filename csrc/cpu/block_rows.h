@@ -3,7 +3,6 @@
 // or summed up from one.
 #include "cpu/blocks.h"
 #include "cpu/rows.h"
-#include "cpu/steps.h"
 #include "cpu/tables.h"
 
 namespace stmixer {
@@ -20,20 +19,10 @@ void for_each_block(const ChannelLayout& layout, const NeuronRuns& runs, const F
   }
 }
 
-// f(i, part) for the parts of the block [m, m + n), which begin at i: its whole kHistoryBlocks at
-// once if their rows may be used where they lie, and what else fits into a buffer.
-template <class In, class R, class F>
-void for_each_part(int64_t m, int n, bool here, const F& f) {
-  const int blocks = here && std::is_same_v<In, R> ? n / kHistoryBlock * kHistoryBlock : 0;
-  if (blocks) f(0, Part<In, R>{m, blocks, true});
-  for (int i = blocks; i < n; i += kHistoryBlock)
-    f(i, Part<In, R>{m + i, n - i < kHistoryBlock ? n - i : kHistoryBlock, false});
-}
-
-// f(i, length, channel) for each stretch of the block [m, m + n): with channels innermost it is
-// consecutive channels, else it is one channel's neighbours.
+// f(i, length, channel) for the neurons of the block [m, m + n): with channels innermost
+// consecutive channels at a time, else one channel's neighbours.
 template <class F>
-void for_each_stretch(const ChannelLayout& layout, int64_t m, int n, const F& f) {
+void for_each_channel(const ChannelLayout& layout, int64_t m, int n, const F& f) {
   int64_t channel = m / layout.inner % layout.channels;
   int64_t room = layout.inner == 1 ? layout.channels - channel : layout.inner - m % layout.inner;
   for (int i = 0; i < n;) {
@@ -79,7 +68,7 @@ class BlockSums {
   void finish(int64_t m, int n, int64_t run) {
     if ((run + 1) % together_ != 0 && run + 1 != runs_) return;
     double* second_sums = sums_ + layout_.channels;
-    for_each_stretch(layout_, m, n, [&](int at, int length, int64_t channel) {
+    for_each_channel(layout_, m, n, [&](int at, int length, int64_t channel) {
       if (layout_.inner == 1) {
         for (int i = 0; i < length; ++i) sums_[channel + i] += first[at + i];
         for (int i = 0; i < length; ++i) second_sums[channel + i] += second[at + i];
@@ -112,7 +101,7 @@ class ChannelRows {
   void move_to(int64_t m, int n) {
     const int64_t start = m % (layout_.channels * layout_.inner);
     if (start == start_ && n <= filled_) return;
-    for_each_stretch(layout_, m, n, [&](int at, int length, int64_t channel) {
+    for_each_channel(layout_, m, n, [&](int at, int length, int64_t channel) {
       for (int k = 0; k < kCount; ++k) {
         const R* values = channels_[k] + channel;
         if (layout_.inner == 1)

@@ -1,8 +1,8 @@
-#include "cpu/bn_channels.h"
+#include "cpu/bn_statistics.h"
 
 #include <type_traits>
 
-#include "stmixer/bn_channel.h"
+#include "stmixer/bn_affine.h"
 
 namespace stmixer {
 

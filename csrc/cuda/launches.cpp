@@ -1,4 +1,4 @@
-#include "cuda/plan.h"
+#include "cuda/launches.h"
 
 #include <cstring>
 #include <initializer_list>
