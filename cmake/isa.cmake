@@ -20,7 +20,7 @@ function(stmixer_add_kernels target)
   set(flags_scalar "")
   set(flags_avx2 -mavx2 -mbmi -mbmi2 -mlzcnt -mpopcnt -mprfchw)
   # GCC 12's own AVX-512 headers are called uninitialized (GCC bug 105593).
-  set(flags_avx512 -Wno-maybe-uninitialized ${flags_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl
+  set(flags_avx512 $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized> ${flags_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl
       -mprefer-vector-width=512)
   foreach(isa ${isas})
     add_library(${target}_${isa} OBJECT ${ARGN})

@@ -64,7 +64,6 @@ void classify(const std::string& model, const std::string& path, Values values) 
   const std::vector<float> image = read_image(path, graph, engine.input_shape(), values);
   Input input;
   input.data = image.data();
-  input.steps = graph.steps;
   input.batch = 1;
 
   std::vector<float> logits(engine.classes());

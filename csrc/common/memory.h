@@ -1,6 +1,5 @@
 #pragma once
 #include <cstddef>
-#include <cstdlib>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -21,21 +20,22 @@ class Memory {
   Memory() = default;
   explicit Memory(size_t bytes) {
     if (bytes == 0) return;
-    const size_t align = bytes >= kHugePage ? kHugePage : kAlign;
-    const size_t size = round_up(bytes, align);
-    data_ = std::aligned_alloc(align, size);
-    if (data_ == nullptr) throw std::bad_alloc();
+    align_ = bytes >= kHugePage ? kHugePage : kAlign;
+    const size_t size = round_up(bytes, align_);
+    data_ = ::operator new(size, std::align_val_t{align_});
 #if defined(__linux__)
-    if (align == kHugePage) madvise(data_, size, MADV_HUGEPAGE);
+    if (align_ == kHugePage) madvise(data_, size, MADV_HUGEPAGE);
 #endif
     std::memset(data_, 0, size);
   }
-  Memory(Memory&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
+  Memory(Memory&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), align_(other.align_) {}
   Memory& operator=(Memory&& other) noexcept {
     std::swap(data_, other.data_);
+    std::swap(align_, other.align_);
     return *this;
   }
-  ~Memory() { std::free(data_); }
+  ~Memory() { ::operator delete(data_, std::align_val_t{align_}); }
 
   char* data() const { return static_cast<char*>(data_); }
   template <class T>
@@ -46,6 +46,7 @@ class Memory {
  private:
   static constexpr size_t kHugePage = size_t{2} << 20;
   void* data_ = nullptr;
+  size_t align_ = kAlign;
 };
 
 }  // namespace stmixer

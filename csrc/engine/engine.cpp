@@ -72,11 +72,53 @@ void describe(const Plan& plan, const ProjectStep& step, StepInfo* info) {
   }
 }
 
+[[noreturn]] void fail(const char* what, const char* expected, int64_t got) {
+  throw std::invalid_argument(std::string(what) + " must " + expected + ", got " +
+                              std::to_string(got));
+}
+
+void check_pointer(const void* pointer, const char* what) {
+  if (pointer == nullptr) throw std::invalid_argument(std::string(what) + " must not be null");
+}
+
+void check_size(const char* what, size_t size, size_t expected, const char* entry) {
+  if (size == expected) return;
+  const std::string entries = "have " + std::to_string(expected) + " entries, one per " + entry;
+  fail(what, entries.c_str(), static_cast<int64_t>(size));
+}
+
+// The input with everything said that it leaves to the network.
+Input complete(Input input, const Shape& shape, int network_steps) {
+  check_pointer(input.data, "Input::data");
+  if (input.batch < 1) fail("Input::batch", "be at least 1", input.batch);
+  if (input.steps < 0) fail("Input::steps", "be at least 1, or 0 for the network's", input.steps);
+  if (!input.sequence && input.step_stride != Input::kDense && input.step_stride != 0)
+    fail("Input::step_stride", "be left alone unless Input::sequence is set", input.step_stride);
+  if (input.steps == 0) input.steps = network_steps;
+  if (input.image_stride == Input::kDense)
+    input.image_stride = int64_t{shape.channels} * shape.pixels();
+  if (input.step_stride == Input::kDense)
+    input.step_stride = input.sequence ? input.batch * input.image_stride : 0;
+  return input;
+}
+
+void check(const Recording& recording, const Plan& plan) {
+  size_t populations = 0;
+  for (const Step& step : plan.steps) populations += fired_by(step) >= 0;
+  if (!recording.spikes.empty())
+    check_size("Recording::spikes", recording.spikes.size(), populations, "LIF population");
+  for (const uint8_t* spikes : recording.spikes) check_pointer(spikes, "Recording::spikes[i]");
+  if (recording.activity != nullptr)
+    check_size("Recording::activity", recording.activity->size(), populations, "LIF population");
+  if (recording.work != nullptr)
+    check_size("Recording::work", recording.work->size(), plan.steps.size(), "step");
+}
+
 }  // namespace
 
 struct Engine::State {
   State(const Graph& graph, int threads)
-      : threads(threads), isa(current_isa()), kernels(kernels_of(isa)) {
+      : threads(threads), steps(graph.steps), isa(current_isa()), kernels(kernels_of(isa)) {
     const CheckedGraph checked = check_graph(graph);
     plan = make_plan(checked, {kernels.project.max_units, kernels.integer.vector_bytes});
     counter = std::make_unique<ActivityCounter>(plan);
@@ -119,7 +161,7 @@ struct Engine::State {
     return images;
   }
 
-  const int threads;
+  const int threads, steps;
   const Isa isa;
   const Kernels kernels;
   Plan plan;
@@ -128,19 +170,17 @@ struct Engine::State {
 };
 
 Engine::Engine(const Graph& graph, int threads) {
-  if (threads < 1 || threads > 1024)
-    throw std::invalid_argument("threads must lie in [1, 1024], got " + std::to_string(threads));
+  if (threads < 1 || threads > 1024) fail("threads", "lie in [1, 1024]", threads);
   state_ = std::make_unique<State>(graph, threads);
 }
 
 Engine::~Engine() = default;
 
-void Engine::run(const Input& input, float* logits, const Recording* recording) const {
+void Engine::run(const Input& given, float* logits, const Recording* recording) const {
   const Plan& plan = state_->plan;
-  if (input.batch < 1 || input.steps < 1)
-    throw std::invalid_argument("input must have at least one image and one time step, got " +
-                                std::to_string(input.batch) + " and " +
-                                std::to_string(input.steps));
+  const Input input = complete(given, plan.input, state_->steps);
+  check_pointer(logits, "logits");
+  if (recording != nullptr) check(*recording, plan);
   Runtime& runtime = state_->current_runtime();
   const WorkspacePool::Lease lease(runtime.workspaces);
   Workspace& workspace = *lease;
@@ -175,6 +215,7 @@ std::vector<StepInfo> Engine::steps() const {
 }
 
 std::vector<Layer> Engine::layers(int steps, bool sequence) const {
+  if (steps < 1) fail("steps", "be at least 1", steps);
   const Plan& plan = state_->plan;
   std::vector<Layer> layers;
   for (const Step& step : plan.steps) {

@@ -21,13 +21,23 @@ from stmixer_ops import _C
 from stmixer_ops import functional as F
 from stmixer_ops.ops import _cuda
 
+PYBIND11 = """function(pybind11_add_module target type)
+  add_library(${target} ${type} ${ARGN})
+endfunction()
+"""
 
-def configure(folder: Path, option: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """CMake's first pass over the sources, without the extension."""
+
+def configure(
+    folder: Path, option: str, python: str = "ON", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """CMake's first pass over the sources, with a stand-in for pybind11."""
     cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if cmake is None or not (ROOT / "CMakeLists.txt").is_file():
         pytest.skip("needs cmake and the sources")
-    command = [cmake, "-S", str(ROOT), "-B", str(folder), "-DSTMIXER_PYTHON=OFF"]
+    folder.mkdir(exist_ok=True)
+    (folder / "pybind11Config.cmake").write_text(PYBIND11)
+    command = [cmake, "-S", str(ROOT), "-B", str(folder), f"-DSTMIXER_PYTHON={python}"]
+    command.append(f"-Dpybind11_DIR={folder}")
     return subprocess.run(
         [*command, f"-DSTMIXER_CUDA={option}"],
         capture_output=True,
@@ -68,6 +78,17 @@ def test_off_does_not_look_for_a_compiler(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "CUDA kernels built in: OFF (STMIXER_CUDA=OFF)" in done.stdout
     assert "CMAKE_CUDA_COMPILER" not in (tmp_path / "build" / "CMakeCache.txt").read_text()
+
+
+@pytest.mark.compiles
+def test_without_the_extension_nothing_is_looked_for(tmp_path):
+    done = configure(tmp_path / "build", "AUTO", python="OFF")
+    assert done.returncode == 0, done.stderr
+    assert "CUDA" not in done.stdout
+    assert "CUDA_COMPILER" not in (tmp_path / "build" / "CMakeCache.txt").read_text()
+    done = configure(tmp_path / "build", "ON", python="OFF")
+    assert done.returncode != 0
+    assert "STMIXER_CUDA=ON needs STMIXER_PYTHON=ON" in done.stderr
 
 
 @pytest.mark.compiles

@@ -2,6 +2,7 @@
 // The spike-driven, time-stepped engine: a network planned once, run many times. There is no delay:
 // within a time step, populations fire in layer order.
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,12 +21,16 @@ using graph::Projection;
 using graph::Shape;
 
 // [T, B, C, H, W] (sequence) or [B, C, H, W] (the same image at all `steps` time steps), float32.
-// One [C, H, W] image is contiguous; strides are in elements.
+// One [C, H, W] image is contiguous; strides are in elements, 0 shows the same image again.
 struct Input {
+  static constexpr int64_t kDense = std::numeric_limits<int64_t>::min();
+
   const float* data = nullptr;
-  int steps = 1, batch = 0;
+  int steps = 0;  // T; 0: as many as the network's file says
+  int batch = 0;  // B
   bool sequence = false;
-  int64_t step_stride = 0, image_stride = 0;
+  int64_t step_stride = kDense;   // from one time step to the next, of a sequence; dense: B images
+  int64_t image_stride = kDense;  // from one image to the next; dense: C * H * W
 };
 
 // What a population did during one run, all steps and images together.
@@ -80,7 +85,8 @@ class Engine {
 
   // logits: [batch, classes]. May be called from several threads at once; a second caller computes
   // on its own thread only. Allocates nothing after the first call with the same steps and batch.
-  // Throws std::invalid_argument for an input that is empty or not finite.
+  // Throws std::invalid_argument, naming the argument, for a null pointer, an input that is empty
+  // or not finite, or a recording whose sizes are not those of the network.
   void run(const Input& input, float* logits, const Recording* recording = nullptr) const;
 
   int threads() const;
@@ -88,7 +94,7 @@ class Engine {
   int classes() const;
   Shape input_shape() const;
   std::vector<StepInfo> steps() const;  // in order of execution
-  // For runs of `steps` time steps; a static image is convolved once, whatever steps.
+  // For runs of `steps` time steps, at least one; a static image is convolved once, whatever steps.
   std::vector<Layer> layers(int steps, bool sequence) const;
 
  private:

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,7 +21,11 @@ template <class T>
 class Array {
  public:
   Array() = default;
-  Array(std::shared_ptr<const T> data, size_t size) : data_(std::move(data)), size_(size) {}
+  Array(std::shared_ptr<const T> data, size_t size) : data_(std::move(data)), size_(size) {
+    if (size_ > 0 && data_ == nullptr)
+      throw std::invalid_argument("data of an Array of " + std::to_string(size) +
+                                  " must not be null");
+  }
   Array(std::vector<T> values) : size_(values.size()) {
     const auto own = std::make_shared<const std::vector<T>>(std::move(values));
     data_ = std::shared_ptr<const T>(own, own->data());
