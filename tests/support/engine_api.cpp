@@ -1,5 +1,5 @@
-// Misuse of the C++ interface of the engine, and what it leaves unsaid: engine_api MODEL CASE prints
-// the logits, or the message of the std::invalid_argument that is thrown.
+// Misuse of the C++ interface of the engine, and what it leaves unsaid: engine_api MODEL CASE
+// prints the logits, or the message of the std::invalid_argument that is thrown.
 #include <cstdint>
 #include <cstdio>
 #include <limits>
@@ -26,7 +26,7 @@ std::vector<float> images(const Shape& shape, int count) {
 struct Call {
   const Graph& graph;
   const Engine engine{graph, 2};
-  const std::vector<float> x = images(engine.input_shape(), kBatch * kSteps);
+  const std::vector<float> x = images(engine.input_shape(), kBatch* kSteps);
   std::vector<float> logits = std::vector<float>(size_t(kBatch) * engine.classes());
   std::vector<uint8_t> spikes = std::vector<uint8_t>(1 << 20);
   std::vector<Activity> activity;
