@@ -75,7 +75,7 @@ $(STAMPS)/torch: $(STAMPS)/venv
 	touch $@
 
 # The wheel is built once; what the other targets need beside it comes later.
-WHEEL = $(shell echo build/wheel/*.whl)
+WHEEL := $$(echo build/wheel/*.whl)
 
 $(STAMPS)/package: $(STAMPS)/torch $(SOURCES)
 	rm -rf build/wheel
