@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import cuda_host
 from support.drawn import drawn_case
-from support.ops_calls import BNCase, check_nan, run_lif
+from support.ops_calls import BNCase, check_nan, check_threshold, run_lif
 from support.ops_cases import (
     DTYPES,
     LAYOUTS,
@@ -136,6 +136,11 @@ def test_one_image_repeated_over_time(device):
             results.append([s.cpu(), torch.autograd.grad(s.sum(), leaf)[0].cpu()])
         assert torch.equal(results[0][0], results[1][0])
         assert error(results[0][1], results[1][1]) <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_membrane_at_the_threshold_fires(device, dtype):
+    check_threshold(dtype, "cuda", device)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -18,6 +18,7 @@ from support.engine_cases import (
     patch_graph,
     run_checked,
 )
+from support.ops_calls import AT_THE_THRESHOLD
 
 from stmixer_ops.engine import Engine
 from stmixer_ops.engine.graph import PRECISIONS, Graph
@@ -66,6 +67,25 @@ def test_any_sizes(data: st.DataObject) -> None:
 def test_neurons(neuron: dict, sequence: bool, isa: str) -> None:
     graph = patch_graph(steps=4, **neuron)
     run_checked(graph, images(graph, 2, steps=5 if sequence else None))
+
+
+@pytest.mark.parametrize("soft_reset", [False, True])
+def test_a_membrane_at_the_threshold_fires_and_is_reset(soft_reset: bool, isa: str) -> None:
+    """Exact numbers, where the oracles' tolerance would say nothing."""
+    graph = Graph(steps=3)
+    one = graph.projection("conv", "conv", graph.add_input("x", (1, 2, 3)), np.ones((19, 1, 1, 1)))
+    graph.add_current("c", (19, 2, 3), [one])
+    lif = graph.add_lif("lif", "c", (19, 2, 3), soft_reset=soft_reset)
+    graph.add_current("s", (2, 2, 3), [graph.projection("fc", "conv", lif, np.ones((2, 19, 1, 1)))])
+    graph.add_current("mean", (2, 1, 1), [graph.projection("pool", "mean", "s")])
+    head = graph.projection("head", "linear", "mean", np.ones((2, 2)))
+    graph.add_current("logits", (2, 1, 1), [head])
+    graph.add_readout("out", "logits", 2)
+    currents, expected = AT_THE_THRESHOLD
+    x = np.empty((3, 1, 1, 2, 3), np.float32)
+    x[:] = np.reshape(currents, (3, 1, 1, 1, 1))
+    spikes = Engine(graph).run(x, record=True).spikes["lif"]
+    assert [set(step.flat) for step in spikes] == [{s} for s in expected]
 
 
 def test_static_image_equals_its_sequence() -> None:

@@ -226,10 +226,15 @@ def test_neurons_that_integers_cannot_express(where: str, fields: dict, message:
         quantize(_with_fields(where, **fields))
 
 
-@pytest.mark.parametrize(("weight", "node"), [(2e4, "stream0"), (1e9, "stream0")])
+@pytest.mark.parametrize(
+    ("weight", "node"),
+    [(2e4, "stream0"), (1e9, "stream0"), (800, "stream1"), (500, "stream2")],
+)
 def test_streams_that_may_overflow(weight: float, node: str) -> None:
+    """The last two only by the residual sum: each term alone stays below 2^30."""
     graph = patch_graph()
     graph.tensors["conv1.weight"] *= weight
+    graph.tensors["mix.fc.weight"] *= weight
     with pytest.raises(ValueError, match=f"'{node}': its integers may overflow: up to .* of 2"):
         Engine(quantize(graph))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.ops_calls import check_nan
+from support.ops_calls import check_nan, check_threshold
 from support.ops_calls import run_lif as run
 from support.ops_cases import (
     BACKENDS,
@@ -94,6 +94,11 @@ def test_one_image_repeated_over_time(backend):
 def test_output_keeps_the_strides(kernels):
     x = LAYOUTS["channels_last"](torch.randn(2, 3, 8, 5, 7))
     assert F.lif(x, backend=kernels).stride() == x.stride()
+
+
+@pairwise(dtype=DTYPES, kernels=PLACES)
+def test_a_membrane_at_the_threshold_fires(dtype, kernels):
+    check_threshold(dtype, kernels)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -124,6 +124,21 @@ def flips_outside(
     return wrong
 
 
+AT_THE_THRESHOLD = ([1.0, 0.75, 0.625], [1.0, 0.0, 1.0])
+"""Currents and spikes at threshold 1 and decay 1/2, exact in every type: the first membrane is 1,
+the second 0.75 only if the first was reset, the third 0.375 + 0.625 = 1."""
+
+
+def check_threshold(dtype, backend, device="cpu"):
+    """A membrane that equals the threshold fires and is reset."""
+    currents, expected = AT_THE_THRESHOLD
+    x = torch.tensor(currents, dtype=dtype, device=device)[:, None].repeat(1, 70)
+    for reset in ("hard", "soft"):
+        s, v = F.lif(x, reset=reset, return_state=True, backend=backend)
+        assert all(set(step.tolist()) == {fired} for step, fired in zip(s, expected, strict=True))
+        assert not v.any()
+
+
 def check_nan(dtype, backend, device="cpu"):
     """A neuron that has seen NaN passes it on and fires no more; its neighbours do not notice."""
     x = torch.full((3, 70), 2.0).to(device, dtype)
