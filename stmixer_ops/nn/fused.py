@@ -24,7 +24,31 @@ Pack = bool | Literal["only"]
 
 
 class Folded(nn.Identity):
-    """Stands where a batch normalisation was whose scale and shift are in the layer before it."""
+    """Stands where a batch normalisation was whose scale and shift are in the layer before it.
+
+    Weights that still have the batch normalisation are refused: without it they mean something
+    else.
+    """
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        norm = [key for key in state_dict if key.startswith(prefix)]
+        if norm and not any(_UNFOLDED in message for message in error_msgs):
+            error_msgs.append(f"{norm[0]} is among these weights, {_UNFOLDED}")
+
+
+_UNFOLDED = (
+    "but this model was optimised for inference and has its batch norms folded: load them into the "
+    "model that it was made of and call optimize_for_inference again"
+)
 
 
 def wants_bits() -> bool:

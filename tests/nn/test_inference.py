@@ -367,6 +367,21 @@ def test_folded_norms_are_all_that_changed():
     assert changed == {path for path, m in stmixer().named_modules() if isinstance(m, _BatchNorm)}
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_weights_with_batch_norms_do_not_go_into_a_folded_copy(strict):
+    """Without them the layers' weights mean something else: no silent mixture, strict or not."""
+    optimized, other = so.optimize_for_inference(stmixer()), stmixer()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.5)
+    again = r"main\.0\.bn\.\w+ is among .*optimize_for_inference again"
+    with pytest.raises(RuntimeError, match=again):
+        optimized.load_state_dict(other.state_dict(), strict=strict)
+    optimized.load_state_dict(so.optimize_for_inference(other).state_dict(), strict=strict)
+    with torch.no_grad():
+        assert torch.equal(optimized(images()), so.optimize_for_inference(other)(images()))
+
+
 def test_modules_of_others_stay_as_they_are():
     """A network of one's own with batch norms before and behind a block of this library."""
     torch.manual_seed(0)
