@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
 import stmixer_ops as so
-from stmixer_ops._files import write_atomically
+from stmixer_ops._files import work_folder, write_atomically
 from stmixer_ops.train import load_checkpoint, save_checkpoint
 
 pytest.importorskip("safetensors")
@@ -73,3 +75,83 @@ def test_errors_name_the_file_and_not_the_temporary_one(tmp_path):
 
     with pytest.raises(PermissionError, match=r"Permission denied: '.*sealed/a'"):
         write_atomically(tmp_path / "sealed" / "a", fail)
+
+
+def test_a_link_stays_a_link(tmp_path):
+    """A run whose files lie on other storage: what a link points to is written, new or not."""
+    (tmp_path / "storage").mkdir()
+    for link, target in (("a", "storage/old"), ("b", "storage/new"), ("c", "b")):
+        (tmp_path / link).symlink_to(target)
+    (tmp_path / "storage" / "old").write_text("old")
+    for name in "abc":
+        write_atomically(tmp_path / name, lambda path, name=name: path.write_text(name))
+        assert (tmp_path / name).is_symlink()
+    assert {p.name: p.read_text() for p in (tmp_path / "storage").iterdir()} == {
+        "old": "a", "new": "c",
+    }  # fmt: skip
+    (tmp_path / "astray").symlink_to("missing/file")
+    with pytest.raises(FileNotFoundError, match=r"astray: expected the folder .*missing to exist"):
+        write_atomically(tmp_path / "astray", lambda path: path.write_text("x"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_what_is_no_file_is_written_and_not_replaced(tmp_path):
+    """As /dev/null and /dev/stdout, which root would lose."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomically(pipe, lambda path: path.write_text("through"))
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_folder_of_work_is_one_process(tmp_path):
+    pytest.importorskip("fcntl")
+    folder = tmp_path / "new" / "run"
+    enter = f"""
+import sys
+from pathlib import Path
+from stmixer_ops._files import work_folder
+with work_folder(Path({str(folder)!r})):
+    print("in", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", enter], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(RuntimeError, match="run: another process"), work_folder(folder):
+            pass
+        other.kill()
+    with work_folder(folder):
+        assert list(folder.iterdir()) == []
+
+
+def test_a_folder_of_work_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    for path in ("file", "file/run"):
+        with pytest.raises(OSError, match="file"), work_folder(tmp_path / path):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html><body>404</body></html>", "a web page"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "load"),
+    [
+        ("m.stmx", so.Engine.load),
+        ("m.safetensors", load_checkpoint),
+        ("m.safetensors", lambda path: so.load_official(model(), path)),
+        ("m.pth", lambda path: so.load_official(model(), path)),
+    ],
+)
+def test_what_a_download_left_in_a_files_place_is_named(tmp_path, name, load, content, reason):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name}\b.*{reason}"):
+        load(tmp_path / name)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from .._extension import extension
-from .._files import user_path, write_atomically
+from .._files import stand_in, user_path, write_atomically
 from .._numbers import integer
 from ..graph import PRECISIONS, Graph, stmx
 from .profile import Profile, StepProfile
@@ -161,7 +161,8 @@ class Engine:
         try:
             return cls._of(content, num_threads)
         except ValueError as error:
-            raise ValueError(f"{name} is not a usable engine file: {error}") from None
+            reason = stand_in(content) or error
+            raise ValueError(f"{name} is not a usable engine file: {reason}") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the engine as a safetensors file (by custom ``*.stmx``), whole or not at all."""

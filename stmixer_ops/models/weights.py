@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._files import stand_in
+
 _array: Any = np.zeros(0).__reduce__()[0]
 _scalar: Any = np.float64(0).__reduce__()[0]  # type: ignore[call-arg, index]
 # Beside the weights scripts store options, metrics and curves: plain data, nothing that acts. A
@@ -138,8 +140,11 @@ def _read(path: Path) -> Any:
     with torch.serialization.safe_globals(_HARMLESS):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
+        except PermissionError:
+            raise
+        # An OSError is how torch takes an archive that is cut off.
         except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError,
-                AttributeError, TypeError, IndexError) as error:  # fmt: skip
+                AttributeError, TypeError, IndexError, OSError) as error:  # fmt: skip
             raise ValueError(
                 f"{path} is not a readable torch checkpoint: {_reason(path, error)}"
             ) from error
@@ -156,11 +161,16 @@ def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+        reason = stand_in(path) or error
+        raise ValueError(f"{path} is not a readable safetensors file: {reason}") from error
 
 
 def _reason(path: Path, error: Exception) -> str:
     """One line: torch's own has many, in colours, and the reason comes late."""
+    if (found := stand_in(path)) is not None:
+        return found
+    if isinstance(error, OSError):
+        return f"it is cut off ({error})"
     text = _COLOURS.sub("", str(error))
     if match := re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", text):
         try:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._files import user_path, write_atomically
+from .._files import stand_in, user_path, write_atomically
 from .._numbers import plain_number
 from .._optional import require
 from ..models import create_model
@@ -121,7 +121,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
                 )
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file ({error})") from error
+        reason = stand_in(path) or error
+        raise ValueError(f"{path}: not a whole safetensors file ({reason})") from error
     config = _check_config(path, metadata.get("config", ""))
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
     for key, value in tensors.items():

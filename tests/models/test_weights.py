@@ -139,6 +139,17 @@ def test_what_is_no_checkpoint_is_said_in_one_line(content, tmp_path):
     assert "weights_only" not in str(caught.value)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_cut_off_checkpoint_is_said_in_one_line(share, state, tmp_path):
+    path = tmp_path / "c.pth"
+    torch.save(state, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"c\.pth is not a readable torch checkpoint: .") as caught:
+        so.load_official(stmixer(), path)
+    assert "\n" not in str(caught.value)
+
+
 def test_folders_are_told_from_files(tmp_path):
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(ValueError, match=r"is a folder; give the file in it \(model.safetensors\)"):
