@@ -131,7 +131,10 @@ def load_dataset(
                 f"data set {name!r} has {len(mean)} channels, got in_channels={in_channels}"
             )
         mean, std = (sum(mean) / 3,), (sum(std) / 3,)
-    sets = entry.load(folder, LoadOptions(size, len(mean), in_memory, check, skip_damaged))
+    # Pictures may be read long after the working directory has changed.
+    sets = entry.load(
+        folder.absolute(), LoadOptions(size, len(mean), in_memory, check, skip_damaged)
+    )
     where = str(folder.absolute()) if entry.needs_root else None
     return ImageData(
         name, _sized(sets.train, size), _sized(sets.test, size), sets.classes, mean, std, size,

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._files import user_path
+from .._files import user_path, work_folder
+from .._numbers import integer
 from ..data import Data, load_dataset, stored_root
 from .augment import Augmentation, build_augmentation, flip_and_shift
 from .batches import steps_per_epoch, training_batches
@@ -73,37 +74,54 @@ def train(
         FileNotFoundError: the data set of a resumed run is not where it was.
         ValueError: the run in ``out`` has another recipe, augmentation or data; damaged images;
             several processes (torchrun).
-        RuntimeError: the loss is not finite any more.
+        RuntimeError: the loss is not finite any more, or another process trains into ``out``.
+        OSError: nothing can be written to ``out``.
     """
-    out = user_path(out)
+    out = user_path(out).absolute()  # whoever changes the working directory meanwhile
     display = display or Quiet()
     world = join_world(device)
-    saved = find_run(out, recipe, resume)
-    if saved is not None:
-        recipe = Recipe.from_dict(saved.config["recipe"])
-    if recipe is None:
+    workers = integer("workers", workers, least=0)
+    if recipe is None and not (out / LAST).exists():
         raise ValueError(f"{out}: has no {LAST} to resume, so a recipe is needed")
-    if data is None:
-        stored = saved.config["data"] if saved is not None else {}
-        if root is None and saved is not None:
-            root = stored_root(stored, saved.path)
-        if root is not None:
-            display.line(f"reading {recipe.data} from {root}")
-        data = load_dataset(
-            recipe.data,
-            root,
-            img_size=recipe.img_size,
-            check=check,
-            skip_damaged=skip_damaged or bool(stored.get("skipped")),
-        )
     if threads is not None:
-        torch.set_num_threads(threads)
-    run = _Run(recipe, data, world, workers, out, display)
-    run.start(saved, init_from)
-    for epoch in range(len(run.history), recipe.total_epochs):
-        run.epoch(epoch)
+        torch.set_num_threads(integer("threads", threads))
+    # Gradients are needed whatever mode the caller is in.
+    with work_folder(out), torch.inference_mode(False), torch.enable_grad():
+        saved = find_run(out, recipe, resume)
+        if saved is not None:
+            recipe = Recipe.from_dict(saved.config["recipe"])
+        assert recipe is not None
+        if data is None:
+            data = _load_data(recipe, root, saved, check, skip_damaged, display)
+        run = _Run(recipe, data, world, workers, out, display)
+        run.start(saved, init_from)
+        for epoch in range(len(run.history), recipe.total_epochs):
+            run.epoch(epoch)
     run.model.eval()
     return TrainResult(run.model, run.history, out)
+
+
+def _load_data(
+    recipe: Recipe,
+    root: str | Path | None,
+    saved: Checkpoint | None,
+    check: str,
+    skip_damaged: bool,
+    display: Display,
+) -> Data:
+    """The data set of ``recipe``, by default from where the run of ``saved`` had it."""
+    stored = saved.config["data"] if saved is not None else {}
+    if root is None and saved is not None:
+        root = stored_root(stored, saved.path)
+    if root is not None:
+        display.line(f"reading {recipe.data} from {root}")
+    return load_dataset(
+        recipe.data,
+        root,
+        img_size=recipe.img_size,
+        check=check,
+        skip_damaged=skip_damaged or bool(stored.get("skipped")),
+    )
 
 
 class _Run:

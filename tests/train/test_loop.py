@@ -191,6 +191,38 @@ def test_unusable_devices_are_named(small, tmp_path):
         train(RECIPE, data=small, out=tmp_path, device="cuda")
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_mode_and_the_folder_of_the_caller_do_not_matter(small, tmp_path, monkeypatch, mode):
+    """In a notebook without gradients, and the working directory changes while it trains."""
+
+    class Moving(Display):
+        def line(self, text: str) -> None:
+            monkeypatch.chdir(tmp_path)
+
+    (tmp_path / "start").mkdir()
+    monkeypatch.chdir(tmp_path / "start")
+    with mode():
+        result = train(
+            RECIPE.replace(epochs=1, warmup_epochs=0), data=small, out="run", display=Moving()
+        )
+    assert (tmp_path / "start" / "run" / "last.safetensors").is_file()
+    assert not (tmp_path / "run").exists()
+    assert result.last.is_file() and not next(result.model.parameters()).is_inference()
+
+
+def test_what_cannot_work_is_refused_before_the_first_epoch(small, tmp_path):
+    (tmp_path / "file").touch()
+    display = Lines()
+    for wrong, options in (
+        ("threads must be a positive integer", {"threads": 0}),
+        ("workers must be an integer of at least 0", {"workers": -1}),
+        ("file", {"out": tmp_path / "file"}),
+    ):
+        with pytest.raises((ValueError, OSError), match=wrong):
+            train(RECIPE, **{"data": small, "out": tmp_path, "display": display, **options})
+    assert not display.lines
+
+
 def test_lazy_folders_train_too(tmp_path):
     image = pytest.importorskip("PIL.Image")
     colours = {"red": (200, 10, 10), "green": (10, 200, 10)}
