@@ -98,17 +98,18 @@ def test_splits_are_known_in_any_case(tmp_path, train, test):
     assert found[1] == [f"{test}/cat/0000.png", f"{test}/cat/0001.png", f"{test}/dog/0000.png"]
 
 
-def test_of_several_test_sets_the_one_that_is_used_is_named(tmp_path):
-    for name in ("train", "val", "Test"):
+@pytest.mark.parametrize(("val", "test"), [("val", "Test"), ("Val", "test")])
+def test_of_several_test_sets_the_one_that_is_used_is_named(tmp_path, val, test):
+    for name in ("train", val, test):
         write_images(tmp_path / name, TWO, (8, 8))
     data = load_dataset("folder", tmp_path, img_size=8)
-    assert data.notes == ("training set: train, test set: Test; not used: val",)
+    assert data.notes == (f"training set: train, test set: {test}; not used: {val}",)
     # Pictures without classes are a test set whose labels nobody gave away.
-    for path in sorted((tmp_path / "Test").rglob("*"), reverse=True):
+    for path in sorted((tmp_path / test).rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
-    Image.new("L", (8, 8)).save(tmp_path / "Test" / "0.png")
+    Image.new("L", (8, 8)).save(tmp_path / test / "0.png")
     data = load_dataset("folder", tmp_path, img_size=8)
-    assert data.notes == ("training set: train, test set: val; not used: Test",)
+    assert data.notes == (f"training set: train, test set: {val}; not used: {test}",)
 
 
 def test_a_class_may_be_called_train(tmp_path):
