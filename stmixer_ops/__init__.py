@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._lazy import loader
-
 from ._extension import use_installed_package
+from ._lazy import loader
 
 use_installed_package()
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..nn.attention import SSA
 from ..nn.embed import SPS
-from ..nn.fused import packing, project_then_lif
+from ..nn.fused import Spikes, pack_for, project_then_lif
 from ..nn.layers import CountedLinear, SpikeLinear, channels_first, channels_last, to_tokens
 from ..nn.lif import LIF
 from ..surrogate import Sigmoid
@@ -57,10 +57,9 @@ class SpikformerMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         spikes, _ = project_then_lif(
-            self.fc1, self.bn1, self.lif1, (x, None), pack=packing(self.bn2)
+            self.fc1, self.bn1, self.lif1, Spikes(x), pack=pack_for(self.bn2)
         )
-        (s, _), _ = project_then_lif(self.fc2, self.bn2, self.lif2, spikes)
-        return s
+        return project_then_lif(self.fc2, self.bn2, self.lif2, spikes)[0].dense
 
 
 class SpikformerBlock(nn.Module):

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from .fused import Spikes, batch_norm, fire, packing, project, project_then_lif
+from .fused import Spikes, batch_norm, fire, pack_for, project, project_then_lif
 from .layers import CountedLinear, SpikeLinear, check_heads, from_tokens, to_tokens
 from .lif import LIF, check_lif_options
 from .products import attention
@@ -77,18 +77,18 @@ class SSA(nn.Module):
         # Integers, so the order does not matter: k^T v first costs N d^2, not N^2 d.
         with counted_as(lambda: attention(q, k, v)):
             y = (q @ (k.transpose(-1, -2) @ v)) * self.scale
-        return fire(self.attn_lif, y.transpose(2, 3).flatten(3), pack=packing(self.proj_bn))
+        return fire(self.attn_lif, y.transpose(2, 3).flatten(3), pack=pack_for(self.proj_bn))
 
     def _heads(self, name: str, spikes: Spikes) -> Tensor:
         """Spikes of q, k or v: ``[T, B, heads, N, C / heads]``."""
         linear, bn, lif = (getattr(self, name + part) for part in ("", "_bn", "_lif"))
-        (s, _), _ = project_then_lif(linear, bn, lif, spikes)
-        return s.unflatten(-1, (self.num_heads, -1)).transpose(2, 3)
+        fired, _ = project_then_lif(linear, bn, lif, spikes)
+        return fired.dense.unflatten(-1, (self.num_heads, -1)).transpose(2, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        spikes = self.spikes((to_tokens(x, self.dim), None))
+        spikes = self.spikes(Spikes(to_tokens(x, self.dim)))
         if self.stage == "mixer":
             y = batch_norm(self.proj_bn, project(self.proj, spikes))
         else:
-            (y, _), _ = project_then_lif(self.proj, self.proj_bn, self.proj_lif, spikes)
+            y = project_then_lif(self.proj, self.proj_bn, self.proj_lif, spikes)[0].dense
         return from_tokens(y, x.shape)

@@ -11,15 +11,15 @@ from .attention import SSA
 from .fused import (
     Pack,
     Spikes,
+    backward_reads_bits,
     batch_norm,
     fire,
     is_plain,
     mix_then_lif,
-    mixing,
-    packing,
+    pack_for,
+    pack_for_mixing,
     project,
     project_then_lif,
-    wants_bits,
 )
 from .layers import STM, SpikeLinear, check_heads, from_tokens, to_tokens
 from .lif import LIF, check_lif_options
@@ -67,16 +67,16 @@ class TokenMixer(nn.Module):
         """What ``fc2`` reads, from the spikes of ``lif1``."""
         first = self.fc1, self.bn1, self.lif2, spikes
         if self.mixer == "stm":
-            pack = mixing(self.stm, self.lif3, self.bn2)
+            pack = pack_for_mixing(self.stm, self.lif3, self.bn2)
             spikes, _ = project_then_lif(*first, pack=pack)
             return mix_then_lif(self.stm, self.lif3, spikes, self.dim, pack=pack)
         ssa: Any = self.ssa
-        spikes, _ = project_then_lif(*first, pack=packing(ssa.q_bn))
+        spikes, _ = project_then_lif(*first, pack=pack_for(ssa.q_bn))
         return project_then_lif(ssa.proj, ssa.proj_bn, self.lif3, ssa.spikes(spikes))[0]
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = to_tokens(x, self.dim, self.num_tokens)
-        spikes = self.spikes(fire(self.lif1, tokens, pack=packing(self.bn1)))
+        spikes = self.spikes(fire(self.lif1, tokens, pack=pack_for(self.bn1)))
         return from_tokens(batch_norm(self.bn2, project(self.fc2, spikes)), x.shape)
 
 
@@ -112,7 +112,9 @@ class ChannelMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = to_tokens(x, self.dim)
-        spikes = self.spikes(fire(self.lif1, tokens, pack=packing(self.bn1)), wants_bits())
+        spikes = self.spikes(
+            fire(self.lif1, tokens, pack=pack_for(self.bn1)), backward_reads_bits()
+        )
         return from_tokens(batch_norm(self.bn2, project(self.fc2, spikes)), x.shape)
 
 
@@ -180,25 +182,25 @@ class STMBlock(nn.Module):
         """
         mixer, mlp = self.token_mixer, self.channel_mlp
         if spikes is None:
-            spikes = fire(mixer.lif1, x, pack=packing(mixer.bn1))
+            spikes = fire(mixer.lif1, x, pack=pack_for(mixer.bn1))
         spikes, total = project_then_lif(
             mixer.fc2,
             mixer.bn2,
             mlp.lif1,
             mixer.spikes(spikes),
             residual=x,
-            pack=packing(mlp.bn1),
+            pack=pack_for(mlp.bn1),
         )
         if next_lif is None:
-            y = batch_norm(mlp.bn2, project(mlp.fc2, mlp.spikes(spikes, wants_bits())))
+            y = batch_norm(mlp.bn2, project(mlp.fc2, mlp.spikes(spikes, backward_reads_bits())))
             return total + y.to(x.dtype), None
         # The next block is one of these, so its first layer reads what this one's does.
         spikes, total = project_then_lif(
             mlp.fc2,
             mlp.bn2,
             next_lif,
-            mlp.spikes(spikes, packing(mlp.bn2)),
+            mlp.spikes(spikes, pack_for(mlp.bn2)),
             residual=total,
-            pack=packing(mixer.bn1),
+            pack=pack_for(mixer.bn1),
         )
         return total, spikes

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._numbers import integer
-from .fused import Folded, Pack, Spikes, batch_norm, dense, project, project_then_lif
+from .fused import Folded, Pack, Spikes, batch_norm, project, project_then_lif
 from .layers import (
     SpikeConv2d,
     channels_first,
@@ -59,13 +59,13 @@ class ConvBNLIF(nn.Module):
     normalised: ClassVar = {"conv": "bn"}
 
     def forward(self, x: Tensor) -> Tensor:
-        spikes = self.run((channels_last(x), None))
-        return channels_first(dense(spikes, self.conv.out_channels, x.dtype))
+        spikes = self.run(Spikes(channels_last(x)))
+        return channels_first(spikes.unpacked(self.conv.out_channels, x.dtype))
 
     def run(self, spikes: Spikes, pack: Pack = False) -> Spikes:
         """Channels innermost in and out; what comes out is real-valued without neurons."""
         if self.lif is None:
-            return batch_norm(self.bn, project(self.conv, spikes)), None
+            return Spikes(batch_norm(self.bn, project(self.conv, spikes)))
         return project_then_lif(self.conv, self.bn, self.lif, spikes, pack=pack)[0]
 
 
@@ -142,11 +142,11 @@ class IPSPS(_PatchSplitting):
     def forward(self, x: Tensor) -> Tensor:
         x = channels_last(self._images(x))
         stages: list[Any] = list(self.main)
-        y: Spikes = (x, None)
+        y = Spikes(x)
         for stage, reader in pairwise([*stages, None]):
             reads_bits = reader is not None and reader.lif and isinstance(reader.bn, Folded)
             y = stage.run(y, pack="only" if reads_bits else False)
-        return channels_first(torch.cat([self.protect.run((x, None))[0], y[0]], dim=-1))
+        return channels_first(torch.cat([self.protect.run(Spikes(x)).dense, y.dense], dim=-1))
 
 
 class SPS(_PatchSplitting):

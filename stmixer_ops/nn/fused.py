@@ -7,7 +7,7 @@ exactly the library's, or that carry hooks, are called one after the other.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,23 @@ from .. import functional as F
 from .layers import STM, SpikeConv2d, SpikeLinear, channels_first, channels_last
 from .lif import LIF, autocast_input
 
-Spikes = tuple[Any, Tensor | None]
-"""Spikes with channels innermost (None if only packed), and their bits along the channels."""
-
 Pack = bool | Literal["only"]
+Kind = TypeVar("Kind", bound=nn.Module)
+
+
+class Spikes(NamedTuple):
+    """What one layer hands to the next, channels innermost: ``[T, B, ..., C]``, their bits along
+    the channels, or both. Layers that read real numbers take those in the place of spikes."""
+
+    dense: Any
+    bits: Tensor | None = None
+
+    def unpacked(self, channels: int, dtype: torch.dtype) -> Tensor:
+        """The dense form, made from the bits where there is nothing else."""
+        if self.dense is not None:
+            return self.dense
+        assert self.bits is not None
+        return F.unpack_spikes(self.bits, channels, dtype=dtype)
 
 
 class Folded(nn.Identity):
@@ -51,14 +64,14 @@ _UNFOLDED = (
 )
 
 
-def wants_bits() -> bool:
+def backward_reads_bits() -> bool:
     """Whether packing spikes pays where a dense product reads them: in the backward pass only."""
     return torch.is_grad_enabled() and not torch.jit.is_tracing()
 
 
-def packing(bn: nn.Module) -> Pack:
+def pack_for(bn: nn.Module) -> Pack:
     """What neurons hand to a layer that has ``bn`` and neurons behind it: folded, it reads bits."""
-    return "only" if isinstance(bn, Folded) else wants_bits()
+    return "only" if isinstance(bn, Folded) else backward_reads_bits()
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -72,7 +85,7 @@ def has_hooks(module: nn.Module) -> bool:
     )
 
 
-def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+def is_plain(module: nn.Module, *kinds: type[Kind]) -> TypeGuard[Kind]:
     """Whether ``module`` is exactly one of ``kinds``, so that its call may be fused away.
 
     Subclasses (SyncBatchNorm, users' own), replacements and hooked modules must be called.
@@ -90,33 +103,37 @@ def batch_norm(bn: nn.Module, y: Tensor) -> Tensor:
 
 def fire(lif: nn.Module, x: Tensor, *, pack: Pack = False) -> Spikes:
     """Spikes of ``lif`` for currents ``x [T, B, ..., C]``."""
-    if not (pack and isinstance(lif, LIF) and is_plain(lif, LIF) and lif.input_scale == 1):
-        return channels_last(lif(channels_first(x))), None
-    out = F.lif(x, pack=pack, **lif.options())
-    spikes: Spikes = (None, out) if pack == "only" else out
-    if LIF.observers:
-        lif.observe(channels_first(dense(spikes, x.shape[-1], x.dtype)), spikes[1])
+    if not (pack and is_plain(lif, LIF) and lif.input_scale == 1):
+        return Spikes(channels_last(lif(channels_first(x))))
+    spikes, _ = _named(F.lif(x, pack=pack, **lif.options()), pack)
+    _observe(lif, spikes, x.shape[-1], x.dtype)
     return spikes
 
 
-def dense(spikes: Spikes, channels: int, dtype: torch.dtype) -> Tensor:
-    """``[T, B, ..., C]``, unpacked where there are only bits."""
-    s, bits = spikes
-    if s is None:
-        assert bits is not None
-        s = F.unpack_spikes(bits, channels, dtype=dtype)
-    return s
+def _named(results: Any, pack: Pack) -> tuple[Spikes, list[Any]]:
+    """What an op of :mod:`~stmixer_ops.functional` returned: the spikes, and what lies between
+    the dense ones, which come first, and the bits, which come last."""
+    listed = list(results) if isinstance(results, tuple) else [results]
+    if pack == "only":  # bits in the place of spikes
+        return Spikes(None, listed[0]), listed[1:]
+    bits = listed.pop() if pack else None
+    return Spikes(listed[0], bits), listed[1:]
+
+
+def _observe(lif: LIF, spikes: Spikes, channels: int, dtype: torch.dtype) -> None:
+    if LIF.observers:
+        lif.observe(channels_first(spikes.unpacked(channels, dtype)), spikes.bits)
 
 
 def project(layer: nn.Module, spikes: Spikes) -> Tensor:
     """Currents ``[T, B, ..., O]`` of ``layer``, by calling the module."""
     if isinstance(layer, SpikeLinear):
-        s = dense(spikes, layer.in_features, autocast_input(layer.weight).dtype)
-        return layer(s, spikes[1])
+        s = spikes.unpacked(layer.in_features, autocast_input(layer.weight).dtype)
+        return layer(s, spikes.bits)
     if isinstance(layer, nn.Conv2d):
-        s = dense(spikes, layer.in_channels, autocast_input(layer.weight).dtype)
+        s = spikes.unpacked(layer.in_channels, autocast_input(layer.weight).dtype)
         return channels_last(layer(channels_first(s)))
-    return layer(spikes[0])
+    return layer(spikes.dense)
 
 
 def project_then_lif(
@@ -136,10 +153,8 @@ def project_then_lif(
     """
     if (
         isinstance(bn, Folded)
-        and isinstance(layer, (SpikeLinear, SpikeConv2d))
-        and isinstance(lif, LIF)
-        and is_plain(layer, SpikeLinear, SpikeConv2d)
         and is_plain(lif, LIF)
+        and (is_plain(layer, SpikeLinear) or is_plain(layer, SpikeConv2d))
     ):
         return _conv_lif(layer, lif, spikes, residual, pack)
     return _bn_then_lif(bn, lif, project(layer, spikes), residual, bool(pack))
@@ -152,8 +167,8 @@ def _conv_lif(
     residual: Tensor | None,
     pack: Pack,
 ) -> tuple[Spikes, Any]:
-    s, bits = spikes
-    x, weight = channels_first(s if bits is None else bits), autocast_input(layer.weight)
+    x = channels_first(spikes.dense if spikes.bits is None else spikes.bits)
+    weight = autocast_input(layer.weight)
     stream = None if residual is None else channels_first(residual)
     tokens = isinstance(layer, SpikeLinear)
     if isinstance(layer, SpikeConv2d):
@@ -176,16 +191,13 @@ def _conv_lif(
         pack=pack,
         **options,
     )
-    results = [
+    results = tuple(
         channels_last(r.squeeze(-1) if tokens else r)
         for r in (out if isinstance(out, tuple) else (out,))
-    ]
-    fired: Spikes = (None, results[0])
-    if pack != "only":
-        fired = results[0], results[-1] if pack else None
-    if LIF.observers:
-        lif.observe(channels_first(dense(fired, weight.shape[0], weight.dtype)), fired[1])
-    return fired, None if stream is None else results[1]
+    )
+    fired, others = _named(results, pack)
+    _observe(lif, fired, weight.shape[0], weight.dtype)
+    return fired, others[0] if others else None
 
 
 def _bn_then_lif(
@@ -196,9 +208,7 @@ def _bn_then_lif(
     One fused op where ``bn`` is PyTorch's own and ``lif`` is :class:`LIF`.
     """
     if (
-        isinstance(bn, _BatchNorm)
-        and isinstance(lif, LIF)
-        and is_plain(bn, nn.BatchNorm1d, nn.BatchNorm2d)
+        (is_plain(bn, nn.BatchNorm1d) or is_plain(bn, nn.BatchNorm2d))
         and is_plain(lif, LIF)
         and (lif.input_scale == 1 or (residual is None and bn.affine))
     ):
@@ -234,10 +244,9 @@ def _bn_lif(
         pack=pack,
         **lif.options(),
     )
-    results = out if isinstance(out, tuple) else (out,)
-    spikes = results[0], results[-1] if pack else None
-    lif.observe(channels_first(results[0]), spikes[1])
-    return spikes, None if residual is None else results[1]
+    spikes, others = _named(out, pack)
+    _observe(lif, spikes, y.shape[-1], y.dtype)
+    return spikes, others[0] if others else None
 
 
 def _momentum(bn: _BatchNorm) -> float:
@@ -249,7 +258,7 @@ def _momentum(bn: _BatchNorm) -> float:
     return 0.0 if bn.momentum is None else bn.momentum
 
 
-def mixing(stm: nn.Module, lif: nn.Module, bn: nn.Module) -> Pack:
+def pack_for_mixing(stm: nn.Module, lif: nn.Module, bn: nn.Module) -> Pack:
     """What neurons hand to ``stm``, and ``lif`` behind it to the layer before ``bn``: bits alone
     where that layer reads bits and token mixing is one op. Gradients need dense spikes."""
     fits = is_plain(stm, STM) and is_plain(lif, LIF) and isinstance(bn, Folded)
@@ -261,19 +270,15 @@ def mix_then_lif(
 ) -> Spikes:
     """Token mixing of spikes ``[T, B, N, C]`` into neurons; the currents stay inside the op.
 
-    ``pack`` is what :func:`mixing` says; the spikes come in that form where that can be done.
+    ``pack`` is what :func:`pack_for_mixing` says; the spikes come in that form where they can.
     """
-    s, bits = spikes
-    if not (
-        isinstance(stm, STM) and isinstance(lif, LIF) and is_plain(stm, STM) and is_plain(lif, LIF)
-    ):
-        return channels_last(lif(stm(channels_first(s)))), None
+    if not (is_plain(stm, STM) and is_plain(lif, LIF)):
+        return Spikes(channels_last(lif(stm(channels_first(spikes.dense)))))
     weight = autocast_input(stm.weight)
     if lif.input_scale != 1:
         weight = weight * lif.input_scale
-    x = bits if pack == "only" and bits is not None else s
+    x = spikes.bits if pack == "only" and spikes.bits is not None else spikes.dense
     out = F.token_mix_lif(channels_first(x), weight, channels=channels, pack=pack, **lif.options())
-    fired: Spikes = (None, channels_last(out)) if pack == "only" else (channels_last(out), None)
-    if LIF.observers:
-        lif.observe(channels_first(dense(fired, channels, weight.dtype)), fired[1])
+    fired, _ = _named(channels_last(out), pack)
+    _observe(lif, fired, channels, weight.dtype)
     return fired
