@@ -10,13 +10,16 @@ from ..nn import LIF
 
 @torch.no_grad()
 def fit_rates(model: nn.Module, images: Tensor, rate: float | None = None) -> None:
-    """Give the batch norms the statistics of ``images``; leaves ``model`` in eval mode.
+    """Replace the statistics of every batch norm by those of ``images``, so that an untrained model
+    fires as a trained one does. Do not call it on a trained model. Leaves ``model`` in eval mode.
 
     What a LIF integrates is then about a standard normal, so that 16 % of the neurons fire in the
     first step (``P(x >= 1)``), and more where they read the residual stream. Untrained batch norms
     let hardly a spike pass.
 
     Args:
+        model: a model with batch norms and :class:`~stmixer_ops.LIF` neurons.
+        images: what ``model`` takes, float ``[B, C, H, W]`` or ``[T, B, C, H, W]``.
         rate: move the threshold of every LIF until this share of its neurons fires, in (0, 1).
     """
     if rate is not None and not 0 < rate < 1:

@@ -73,7 +73,7 @@ class LIF(nn.Module):
     Shape: ``[T, ...]`` to spikes ``[T, ...]``, 0 or 1 in the dtype of the input.
     """
 
-    # Active recorders (see record.py). Empty except inside `with record(...)`, so that the check
+    # Active recorders (see recorder.py). Empty except inside `with record(...)`, so that the check
     # costs nothing and Dynamo only guards on an empty list.
     observers: ClassVar[list[Any]] = []
 
