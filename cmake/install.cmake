@@ -18,6 +18,9 @@ install(EXPORT stmixerTargets NAMESPACE stmixer:: DESTINATION ${STMIXER_CONFIG_D
 configure_package_config_file(cmake/stmixerConfig.cmake.in stmixerConfig.cmake
   INSTALL_DESTINATION ${STMIXER_CONFIG_DIR})
 write_basic_package_version_file(stmixerConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+# From the folder of the .pc file, so that an installation may be moved.
+file(RELATIVE_PATH STMIXER_PC_TO_PREFIX
+  ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
 configure_file(cmake/stmixer.pc.in stmixer.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/stmixerConfig.cmake
   ${PROJECT_BINARY_DIR}/stmixerConfigVersion.cmake DESTINATION ${STMIXER_CONFIG_DIR})

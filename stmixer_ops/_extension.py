@@ -63,6 +63,7 @@ def use_installed_package() -> None:
         f"stmixer_ops: {_FOLDER} has no built extension; this is the installed {spec.origin}",
         file=sys.stderr,
     )
-    del sys.modules[__name__]
+    for name in [name for name in sys.modules if name.startswith(f"{_PACKAGE}.")]:
+        del sys.modules[name]  # of the checkout
     sys.modules[_PACKAGE] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

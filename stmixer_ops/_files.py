@@ -70,7 +70,8 @@ def stand_in(file: Path | bytes) -> str | None:
 
 @contextmanager
 def work_folder(folder: Path) -> Iterator[None]:
-    """Make ``folder`` if it is missing and keep it for this process alone.
+    """Make ``folder`` if it is missing and keep it for this process alone; what was made and
+    stayed empty is removed.
 
     The lock ends with the process, however that ends. Systems and file systems without such locks
     go without.
@@ -79,6 +80,7 @@ def work_folder(folder: Path) -> Iterator[None]:
         RuntimeError: another process keeps it.
         OSError: nothing can be written there.
     """
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass
@@ -100,6 +102,9 @@ def work_folder(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # forked loaders share the descriptor
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
+        if made:
+            with suppress(OSError):  # something is in it
+                folder.rmdir()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..graph import Graph
+from ..graph.graph import as_array
 from ..graph.quantize import direct_layers, quantize
 from .disagreement import Executor, disagreement
 
@@ -61,7 +62,7 @@ def calibrated(
 
 
 def _checked(graph: Graph, samples: Any) -> np.ndarray:
-    x = np.asarray(getattr(samples, "numpy", lambda: samples)(), dtype=np.float32)
+    x = as_array(samples).astype(np.float32)
     shape = next(p["shape"] for p in graph.populations if p["kind"] == "input")
     if x.ndim not in (4, 5) or list(x.shape[-3:]) != shape or 0 in x.shape:
         sizes = ", ".join(map(str, shape))

@@ -185,11 +185,11 @@ class Graph:
 
     def _number(self, name: str, value: Any) -> float | str:
         """A number as it is; an array becomes a tensor of that name."""
-        array = _as_array(value)
+        array = as_array(value)
         return self._add_tensor(name, array) if array.ndim else array.item()
 
     def _add_tensor(self, name: str, value: Any) -> str:
-        self.tensors[name] = np.ascontiguousarray(_as_array(value), dtype=np.float32)
+        self.tensors[name] = np.ascontiguousarray(as_array(value), dtype=np.float32)
         return name
 
     def description(self) -> Description:
@@ -207,10 +207,12 @@ class Graph:
         }
 
 
-def _as_array(value: Any) -> np.ndarray:
-    """Of a number, a sequence, an array or a tensor on any device, which may need gradients."""
-    detach = getattr(value, "detach", None)
-    return np.asarray(value if detach is None else detach().cpu())
+def as_array(value: Any) -> np.ndarray:
+    """Of a number, a sequence, an array or a tensor of any type on any device."""
+    if not hasattr(value, "detach"):
+        return np.asarray(value)
+    tensor = value.detach().cpu()
+    return np.asarray(tensor.double() if tensor.is_floating_point() else tensor)
 
 
 def _three(shape: Sequence[int]) -> list[int]:

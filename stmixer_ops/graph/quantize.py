@@ -141,7 +141,7 @@ class _Quantizer:
         """Whether one projection alone drives one population alone, or several if it mixes tokens:
         these share its sums."""
         projections, name = current["projections"], current["name"]
-        if len(projections) != 1 or current["currents"]:
+        if len(projections) != 1 or current["currents"] or projections[0]["kind"] == "mean":
             return False
         if projections[0]["kind"] == "token_mix":
             return True

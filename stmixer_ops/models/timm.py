@@ -19,9 +19,18 @@ from .registry import create_model, list_models
 
 
 def _entrypoint(name: str) -> Callable[..., nn.Module]:
-    def create(features_only: bool = False, out_indices: Any = 4, **options: Any) -> nn.Module:
-        model = create_model(name, **options)
-        return FeatureGetterNet(model, out_indices) if features_only else model
+    def create(
+        features_only: bool = False, out_indices: Any = None, pretrained_cfg: Any = None,
+        **options: Any,
+    ) -> nn.Module:  # fmt: skip
+        # timm hands the tag of "name.tag" on as the configuration.
+        tag = f".{pretrained_cfg}" if isinstance(pretrained_cfg, str) else ""
+        if pretrained_cfg and not tag:
+            options["pretrained_cfg"] = pretrained_cfg
+        model = create_model(name + tag, **options)
+        if not features_only:
+            return model
+        return FeatureGetterNet(model, min(4, model.depth) if out_indices is None else out_indices)
 
     create.__name__ = create.__qualname__ = name
     create.__doc__ = f"``stmixer_ops.create_model({name!r})``, or the stream after some blocks."

@@ -122,7 +122,8 @@ def _find(content: Any) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         return {}
     for key in _STATE_KEYS:
-        if state := _find(content.get(key)):
+        state = _find(content.get(key))
+        if any(tensor.dim() for tensor in state.values()):  # numbers alone are no weights
             return state
     return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
 

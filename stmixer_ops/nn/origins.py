@@ -7,6 +7,7 @@ weights) gives real numbers, about which nothing is kept.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -254,9 +255,14 @@ def _keeps_integers(name: str, args: Arguments, kwargs: dict[str, Any]) -> bool:
         return _is_count(kwargs.get("alpha", 1))
     if name in ("avg_pool2d", "avg_pool3d"):
         return argument(6, "divisor_override") == 1
-    if name in ("clamp", "clamp_min"):
-        least = argument(1, "min")
-        return least is None or (not isinstance(least, Tensor) and least <= 0)
+    if name in ("clamp", "clamp_min", "clamp_max"):
+        least = None if name == "clamp_max" else argument(1, "min")
+        most = None
+        if name != "clamp_min":
+            most = argument(1, "max") if name == "clamp_max" else argument(2, "max")
+        return (least is None or (_is_number(least) and least <= 0)) and (
+            most is None or most == 0 or _is_count(most)
+        )
     if name in ("gt", "ne"):
         return not isinstance(args[1], Tensor) and args[1] == 0
     if name == "scatter":
@@ -264,8 +270,12 @@ def _keeps_integers(name: str, args: Arguments, kwargs: dict[str, Any]) -> bool:
     return True
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (bool, int, float))
+
+
 def _is_count(number: Any) -> bool:
-    return number > 0 and number == int(number)
+    return _is_number(number) and 0 < number < math.inf and number == int(number)
 
 
 def _is_zero(x: Tensor) -> bool:

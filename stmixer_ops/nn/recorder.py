@@ -110,13 +110,13 @@ class record(Costs):
     def dense_macs(self) -> dict[str, int]:
         sources = {path: path.split(" + ")[0] for path in self._dense}
         return self._in_order(
-            {p: macs // self._image_steps[sources[p]] for p, macs in self._dense.items()}
+            {p: macs // max(self._image_steps[sources[p]], 1) for p, macs in self._dense.items()}
         )
 
     @property
     def rates(self) -> dict[str, float]:
         """Path -> spikes per neuron and step, in [0, 1]."""
-        return {path: self.counts[path] / self.neuron_steps[path] for path in self.counts}
+        return {path: n / max(self.neuron_steps[path], 1) for path, n in self.counts.items()}
 
     def _in_order(self, values: dict[str, int]) -> dict[str, int]:
         """LIFs in their order of execution, then what could not be told apart."""
@@ -128,7 +128,7 @@ class record(Costs):
             yield Row(path, None, 0, macs, 0)
         sops = self.sops
         for path, spikes in self.counts.items():
-            neurons = self.neuron_steps[path] // self._image_steps[path]
+            neurons = self.neuron_steps[path] // max(self._image_steps[path], 1)
             yield Row(path, self.rates[path], spikes, 0, sops.pop(path, 0), neurons)
         for path, operations in sops.items():
             yield Row(path, None, 0, 0, operations)

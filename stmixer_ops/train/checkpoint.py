@@ -169,7 +169,7 @@ def _is_own(path: Path) -> bool:
     safetensors = require("safetensors", "files", "reading a checkpoint")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return "config" in (file.metadata() or {})
+            return (file.metadata() or {}).get("format", "").startswith("stmixer_ops.checkpoint/")
     except safetensors.SafetensorError:
         return True  # load_checkpoint says what is wrong
 

@@ -84,9 +84,10 @@ def _ready(model: nn.Module | Callable[[Tensor], Tensor]) -> Iterator[torch.devi
     if not isinstance(model, nn.Module):
         yield torch.device("cpu")
         return
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}  # frozen parts have their own
     model.eval()
     try:
         yield next(model.parameters()).device
     finally:
-        model.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode

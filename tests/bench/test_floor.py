@@ -14,6 +14,7 @@ from bench.cases import Case, cases, lif_case
 from bench.tracing import trace, trace_case
 from bench.traffic import Kernel, Machine, total_bytes, total_flops
 from stmixer_ops import functional as F
+from stmixer_ops.nn.fused import Spikes
 
 CPU = torch.device("cpu")
 ALL = {case.name: case for case in cases()}
@@ -110,7 +111,7 @@ def test_a_block_in_inference_moves_what_the_floor_says():
         x = torch.zeros(net.steps, net.batch, net.tokens, net.dim, dtype=torch.bfloat16)
         words = torch.zeros(net.steps, net.batch, net.tokens, net.dim // 32, dtype=torch.int32)
         kernels.clear()
-        optimized.run(x, (None, words), following)
+        optimized.run(x, Spikes(None, words), following)
     expected = networks.block_inference(net)
     assert [k.name.removesuffix("_bits") for k in kernels] == [k.name for k in expected]
     for kernel, wanted in zip(kernels, expected, strict=True):

@@ -44,7 +44,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Engine, 
 
 
 def _run(model: Path, case: str) -> subprocess.CompletedProcess[str]:
-    program = built("engine_api") / "engine_api"
+    program = built("engine_api") / "tests" / "support" / "engine_api"
     return subprocess.run([program, model, case], capture_output=True, text=True, check=False)
 
 

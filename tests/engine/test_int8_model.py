@@ -166,8 +166,9 @@ def test_bad_samples(samples: object, message: str) -> None:
 def test_a_model_without_a_head_is_refused() -> None:
     model = make_model("no_head")
     so.Engine.compile(model)
-    with pytest.raises(ValueError, match="must read a linear layer in an int8 network"):
-        so.Engine.compile(model, precision="int8")
+    for samples in (None, make_input(model, 2)):
+        with pytest.raises(ValueError, match="must read a linear layer in an int8 network"):
+            so.Engine.compile(model, precision="int8", calibration=samples)
 
 
 def test_files_take_a_quarter(tmp_path: Path) -> None:

@@ -154,6 +154,13 @@ def test_compiling_keeps_mean_std_and_step() -> None:
         so.Engine.compile(model, mean=0.5, std=[1, 1])
 
 
+def test_weights_of_any_type() -> None:
+    weight = torch.full((2, 3), 0.5, dtype=torch.bfloat16, requires_grad=True)
+    graph = so.Graph()
+    graph.projection("fc", "linear", "x", weight)
+    np.testing.assert_array_equal(graph.tensors["fc.weight"], np.full((2, 3), 0.5, np.float32))
+
+
 def test_sops_keep_their_former_name() -> None:
     result = so.Engine(patch_graph()).run(images(patch_graph(), 2))
     layer = result.stats["lif0"]

@@ -175,6 +175,10 @@ def test_inside_timm():
     names = {"img_size": 16, "num_classes": 3, "drop_path_rate": None}
     made = timm.create_model("stmixer_2_256_8", in_chans=2, **names)
     assert type(made) is so.STMixer and (made.num_classes, made.img_size) == (3, (16, 16))
+    tagged = timm.create_model("stmixer_2_256_16.cifar10dvs", img_size=16)
+    assert tagged.patch_embed.in_channels == 2  # the tag's defaults
+    shallow = timm.create_model("stmixer_2_256_16", features_only=True, img_size=16, T=1)
+    assert len(shallow(torch.rand(2, 2, 16, 16))) == 2
     backbone = timm.create_model("spikformer_2_256", features_only=True, out_indices=(1,), T=1)
     assert backbone.feature_info.channels() == [256]
     assert set(so.list_models()) <= set(timm.list_models())

@@ -44,6 +44,7 @@ WRAPPERS = {
     "timm's average": lambda s: {"state_dict": stale(s), "state_dict_ema": s},
     "DeiT's average": lambda s: {"model": stale(s), "model_ema": under("module.", s)},
     "ema": lambda s: {"model": stale(s), "ema": {"decay": 0.999, "module": s}},
+    "numbers in ema": lambda s: {"model": s, "ema": {"decay": torch.tensor(0.9)}},
     "no average in ema": lambda s: {"model": s, "ema": {"decay": 0.999}},
     "DeepSpeed": lambda s: {"module": s, "global_steps": 7, "step": torch.tensor(3)},
 }  # fmt: skip

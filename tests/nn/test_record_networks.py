@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import stmixer_ops as so
 from stmixer_ops.nn.embed import ConvBNLIF
+from stmixer_ops.nn.fused import Spikes
 from stmixer_ops.nn.layers import SpikeConv2d
 
 
@@ -118,6 +119,7 @@ STAY = {
     "bool": lambda s: s.bool().float(),
     "positive": lambda s: (s > 0).to(s),
     "relu": F.relu,
+    "clamp": lambda s: (3 * s).clamp(0, 2).clamp(max=1),
     "dropout in eval": lambda s: F.dropout(s, 0.5, training=False),
     "masked": lambda s: s * (torch.arange(s.shape[-1]) > 1),
     "gate": lambda s: s * s.roll(1, 0),
@@ -133,6 +135,11 @@ BECOME_REAL = {
     "average": lambda s: F.avg_pool2d(s, 2),
     "mean": lambda s: s.mean(0),
     "scaled": lambda s: 0.5 * s,
+    "cut to a half": lambda s: s.clamp(max=0.5),
+    "cut to a tensor": lambda s: s.clamp(max=torch.tensor(0.5)),
+    "below zero": lambda s: s.clamp(-1, -1),
+    "times infinity": lambda s: (s * float("inf")).nan_to_num(0.0, posinf=1.0),
+    "complex": lambda s: (s * 1j).imag,
     "complement": lambda s: 1 - s,
     "difference": lambda s: s[1:] - s[:-1],
     "normalised": lambda s: F.layer_norm(s, s.shape[-1:]),
@@ -343,7 +350,7 @@ def test_fused_paths_outside_of_the_models(backend):
             self.register_buffer("mix", torch.rand(2, 9, 9))
 
         def forward(self, x: Tensor) -> Tensor:
-            spikes = self.first.run((x.permute(0, 1, 3, 4, 2), None), pack="only")
+            spikes = self.first.run(Spikes(x.permute(0, 1, 3, 4, 2)), pack="only")
             s, _ = self.second.run(spikes)
             tokens = s.flatten(2, 3).transpose(2, 3)
             y = so.functional.token_mix(tokens, self.mix)

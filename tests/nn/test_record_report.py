@@ -58,6 +58,14 @@ def test_an_image_of_zeros_costs_what_any_image_costs():
     assert r.macs == {"stem": 8 * 8 * 4 * 2 * 9}
 
 
+def test_no_image_costs_nothing():
+    model = so.create_model("stmixer_1_16_2", img_size=16).eval()
+    with so.record(model) as r:
+        model(torch.zeros(0, 3, 16, 16))
+    assert set(r.rates.values()) == {0.0} and r.energy() == 0
+    assert r.table() and "0 images" in repr(r)
+
+
 def test_nothing_but_the_model_counts():
     model, other = own().eval(), nn.Linear(3, 3)
     with so.record(model) as r:

@@ -149,7 +149,8 @@ def test_an_unbuilt_checkout_leaves_the_place_to_the_installed_package(checkout)
     code = """if True:
         import stmixer_ops, stmixer_ops.functional as F, torch, stmixer_ops._extension as e
         F.lif(torch.ones(2, 3), backend="cpu")
-        print(stmixer_ops.__file__, F.__file__, e.__file__, sep="\\n")"""
+        import stmixer_ops._lazy as lazy
+        print(stmixer_ops.__file__, F.__file__, e.__file__, lazy.__file__, sep="\\n")"""
     files, said = checkout(code)
     assert {str(Path(f).parent) for f in files.splitlines()} == {str(PACKAGE)}
     assert said.count("has no built extension; this is the installed") == 1

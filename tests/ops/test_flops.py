@@ -77,7 +77,8 @@ def test_a_model_counts_the_same_however_it_runs(mixer):
 
 def test_the_counter_is_not_imported_for_it():
     code = (
-        "import sys, torch, stmixer_ops.functional as F\n"
+        "import importlib.util, sys, torch, stmixer_ops.functional as F\n"
+        "assert importlib.util.find_spec('torch.utils.flop_counter')\n"  # a question, no import
         "assert 'torch.utils.flop_counter' not in sys.modules\n"
         "from torch.utils.flop_counter import FlopCounterMode\n"
         "with FlopCounterMode(display=False) as c: F.token_mix(torch.ones(1, 1, 4, 3),"

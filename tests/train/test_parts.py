@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stmixer_ops.data import ImageData, MemoryImages
-from stmixer_ops.train import RECIPES, Recipe, get_recipe, learning_rate
+from stmixer_ops.train import RECIPES, Recipe, evaluate, get_recipe, learning_rate
 from stmixer_ops.train.augment import build_augmentation, flip_and_shift
 from stmixer_ops.train.batches import Transformed, evaluation_batches, training_batches
 from stmixer_ops.train.history import draw_curves, write_log
@@ -214,6 +214,15 @@ def records(count: int) -> list[dict]:
          "test_top1": 0.5 + 0.1 * i, "seconds": 1.5}
         for i in range(count)
     ]  # fmt: skip
+
+
+def test_evaluation_leaves_each_module_in_its_mode():
+    model = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.BatchNorm1d(16), torch.nn.Linear(16, 3)
+    )
+    model.train()[1].eval()
+    evaluate(model, numbered(4), (0.0,), (1.0,), batch_size=2)
+    assert [module.training for module in model] == [True, False, True]
 
 
 def test_the_log_holds_the_history_exactly(tmp_path):
