@@ -218,7 +218,7 @@ def records(count: int) -> list[dict]:
 
 def test_evaluation_leaves_each_module_in_its_mode():
     model = torch.nn.Sequential(
-        torch.nn.Flatten(), torch.nn.BatchNorm1d(16), torch.nn.Linear(16, 3)
+        torch.nn.Flatten(), torch.nn.BatchNorm1d(16), torch.nn.Linear(16, 9)
     )
     model.train()[1].eval()
     evaluate(model, numbered(4), (0.0,), (1.0,), batch_size=2)
