@@ -57,7 +57,7 @@ class use_backend:
         _forced = self._outer.pop()
 
 
-def _observer() -> str | None:
+def _observer(asked: bool) -> str | None:
     """Who looks on and can do nothing with a kernel, which is no operation of PyTorch's, or None.
 
     All that a graph which Dynamo traces may depend on are its inputs; an export is no such graph.
@@ -68,19 +68,24 @@ def _observer() -> str | None:
         return "torch.onnx.export" if torch.onnx.is_in_onnx_export() else None
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation"
-    if torch._C._get_tracing_state() is not None:
-        return "torch.jit.trace"
+    if torch._C._get_tracing_state() is not None and not asked:
+        return "torch.jit.trace"  # a trace may hold kernels, but none that are saved or trained
     return None
 
 
 def _obstacle(
-    op: str, name: str, kernels: Mapping[str, str | None], tensors: tuple[Tensor | None, ...]
+    op: str,
+    name: str,
+    kernels: Mapping[str, str | None],
+    tensors: tuple[Tensor | None, ...],
+    asked: bool,
 ) -> str | None:
+    """Why backend ``name``, ``asked`` for by name or not, cannot run this call, or None."""
     if name == "reference":
         return None
     if name not in kernels:
         return f"{op} has no {name} kernels"
-    observer = _observer()
+    observer = _observer(asked)
     if observer is not None:
         return f"{observer} sees through plain PyTorch only, which is the backend 'reference'"
     return kernels[name] or OBSTACLES[name](*tensors)
@@ -104,7 +109,7 @@ def choose(
     if wanted is None and not torch.compiler.is_compiling():
         wanted, origin = os.environ.get(ENVIRONMENT) or None, ENVIRONMENT
     if wanted is not None:
-        reason = _obstacle(op, _known(wanted, origin), kernels, tensors)
+        reason = _obstacle(op, _known(wanted, origin), kernels, tensors, True)
         if reason is not None:
             raise RuntimeError(f"{op}: {origin}={wanted!r} cannot run this call: {reason}")
         return wanted
@@ -112,7 +117,7 @@ def choose(
     for name in _GPU_ORDER if tensors[0].is_cuda else _CPU_ORDER:
         if name not in kernels:
             continue
-        reason = _obstacle(op, name, kernels, tensors)
+        reason = _obstacle(op, name, kernels, tensors, False)
         if reason is None:
             return name
         if torch.compiler.is_compiling():
