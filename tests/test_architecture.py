@@ -162,7 +162,7 @@ def test_kernel_objects_export_one_table_and_nothing_weak(folder):
         pytest.skip("needs nm")
     kernels = {p.stem for p in c_sources() if p.match(f"{folder}/*_kernel.cpp")}
     objects = [
-        (path, path.parts[path.parts.index("CMakeFiles") + 1].removesuffix(".dir").split("_")[1])
+        (path, path.parts[path.parts.index("CMakeFiles") + 1].removesuffix(".dir").split("_")[-1])
         for path in built("stmixer").rglob(f"csrc/{folder}/*_kernel.cpp.o")
     ]
     isas = {isa for _, isa in objects}
