@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .._files import write_atomically
 from .._optional import require
-from ..nn.recorder import unwrap
+from ..nn.wrappers import kept_modes, unwrap
 from .plain import Plain
 
 OPSET = 17
@@ -53,8 +53,7 @@ def to_onnx(
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     model = unwrap(model)
-    modes = {module: module.training for module in model.modules()}
-    try:
+    with kept_modes(model):
         plain = Plain(model, rates)
         example, name, axis = _example(plain.model, batch_size or 2, sequences)
         outputs = ["logits", "rates"] if rates else ["logits"]
@@ -63,9 +62,6 @@ def to_onnx(
             plain, example, path, opset_version=opset, input_names=[name], output_names=outputs,
             dynamic_axes=dynamic if batch_size is None else None,
         )  # fmt: skip
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _example(model: Any, batch_size: int, sequences: bool) -> tuple[Tensor, str, int]:

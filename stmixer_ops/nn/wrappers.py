@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -42,3 +45,14 @@ def module_paths(model: nn.Module) -> dict[nn.Module, str]:
 
     walk(model, "")
     return paths
+
+
+@contextmanager
+def kept_modes(model: nn.Module) -> Iterator[None]:
+    """Gives every module of ``model`` its own training mode back: frozen parts may differ."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data import Prepare, PrepareImages, SampleSet
+from ..nn.wrappers import kept_modes
 from .batches import evaluation_batches
 
 
@@ -84,10 +85,6 @@ def _ready(model: nn.Module | Callable[[Tensor], Tensor]) -> Iterator[torch.devi
     if not isinstance(model, nn.Module):
         yield torch.device("cpu")
         return
-    modes = {module: module.training for module in model.modules()}  # frozen parts have their own
-    model.eval()
-    try:
+    with kept_modes(model):
+        model.eval()
         yield next(model.parameters()).device
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -1,4 +1,4 @@
-"""What the Triton kernels of bn_lif promise beyond results, which ``test_ops_bn_lif.py`` tests."""
+"""What the Triton kernels of bn_lif promise beyond results, which ``test_bn_lif.py`` tests."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What the Triton LIF promises beyond its results: bytes, registers, and one kernel for any batch.
 
-Its results are tested with those of the cpu backend, in ``test_ops_lif.py``.
+Its results are tested with those of the cpu backend, in ``test_lif.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the Triton kernels of token mixing need; their results: ``test_ops_token_mix.py``."""
+"""What the Triton kernels of token mixing need; their results: ``test_token_mix.py``."""
 
 from __future__ import annotations
 
