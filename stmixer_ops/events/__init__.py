@@ -1,0 +1,35 @@
+"""Event cameras: recordings in and out of files, and frames of them.
+
+A recording is a structured array :class:`Events`: ``t`` int64 (µs, sorted), ``x`` and ``y`` uint16,
+``p`` uint8 (1: brighter). Whatever has these fields under the names people give them counts as one:
+structured arrays of tonic, dictionaries of SpikingJelly. Needs NumPy alone.
+"""
+
+from typing import TYPE_CHECKING
+
+from .._lazy import loader
+
+if TYPE_CHECKING:
+    from .array import DTYPE, Events, as_events
+    from .files import read, write
+    from .frames import crop, downsample, to_frames
+
+__getattr__ = loader(
+    __name__,
+    {
+        "array": ("DTYPE", "Events", "as_events"),
+        "files": ("read", "write"),
+        "frames": ("crop", "downsample", "to_frames"),
+    },
+)
+
+__all__ = [
+    "DTYPE",
+    "Events",
+    "as_events",
+    "crop",
+    "downsample",
+    "read",
+    "to_frames",
+    "write",
+]
