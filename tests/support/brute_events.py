@@ -93,7 +93,9 @@ class Clockless(Simulation):
             elapsed_to = t
         elapsed = (elapsed_to if self.stopped else end - 1) - self.t0 + 1
         if not self.stopped and elapsed:
+            exact = self.exact
             self.move_to(end - 1)
+            self.exact = exact  # nothing is decided there any more
         steps = elapsed / self.options.step_us
         return (math.ceil(steps) if self.ticks_bias else steps), steps
 
@@ -112,9 +114,10 @@ class Clockless(Simulation):
 
     def crosses(self, p: Neurons, dt: int) -> Array:
         """Whom the current alone brings to the threshold at that time, from below."""
-        v = self.membrane(p, dt)
+        v, driven = self.membrane(p, dt), p.bias != 0
+        self.keep_margin(v[driven], p.theta[driven])
         below = self.membrane(p, dt - 1) < p.theta if dt else False
-        return (p.bias != 0) & below & (v >= p.theta)
+        return driven & below & (v >= p.theta)
 
     def self_visits(self, t: int) -> list[tuple[int, int]]:
         """(Population, index), ascending."""
@@ -187,6 +190,10 @@ class Rank(Clockless):
 class Serial(Clockless):
     """One spike at a time is delivered; what it causes waits in line, or goes first."""
 
+    def __init__(self, network: Network, options: Options, t0: int) -> None:
+        super().__init__(network, options, t0)
+        self.reached: dict[tuple[Spike, int], list[tuple[Neurons, Array, Array]]] = {}
+
     def start(self) -> None:
         self.crossing = set()
         fired = [(p, self.test(p, np.ones(p.size, bool))) for p in self.populations]
@@ -203,8 +210,8 @@ class Serial(Clockless):
             for p in self.populations:
                 self.add(p, p.bias, p.bias != 0)
                 self.follow(self.listed(p, self.test(p, p.bias != 0)))
-        for spike, names in self.due.pop(t, ()):
-            self.follow(self.deliver(spike, names))
+        for spike, delay in self.due.pop(t, ()):
+            self.follow(self.deliver(spike, delay))
         for index in self.take_events(t):
             self.follow([(self.network.rows[0], index)])
             if self.stopped:
@@ -216,37 +223,41 @@ class Serial(Clockless):
         while line and not self.stopped:
             spike = line.pop(0)
             self.pay(*spike)
-            caused = self.emit(self.deliver(spike, self.arriving(spike, 0)))
+            caused = self.emit(self.deliver(spike, 0))
             line = [*line, *caused] if self.options.order == "fifo" else [*caused, *line]
 
     def emit(self, spikes: list[Spike]) -> Sequence[Spike]:
         spikes = list(self.options.permute(spikes))
         for spike in spikes:
-            leaving = [n for n, p in self.network.projections.items() if p.source == spike[0]]
-            for delay in sorted({self.delay(name) for name in leaving} - {0}):
-                self.due[self.now + delay].append((spike, self.arriving(spike, delay)))
+            for delay in sorted(self.delays(spike[0]) - {0}):
+                self.due[self.now + delay].append((spike, delay))
         return spikes
 
-    def arriving(self, spike: Spike, delay: int) -> set[str]:
-        """The projections over which this spike arrives after that time."""
-        return {
-            name
-            for name, p in self.network.projections.items()
-            if p.source == spike[0] and self.delay(name) == delay
-        }
+    def delays(self, source: str) -> set[int]:
+        """Of the projections that carry the spikes of this population."""
+        projections = self.network.projections.items()
+        return {self.delay(name) for name, p in projections if p.source == source}
 
-    def deliver(self, spike: Spike, names: set[str]) -> list[Spike]:
-        """To each population it reaches, whose touched neurons are tested; the spikes it causes."""
+    def deliver(self, spike: Spike, delay: int) -> list[Spike]:
+        """Over the projections of that delay, to each population it reaches, whose touched neurons
+        are tested; the spikes it causes."""
         caused: list[Spike] = []
-        for p in self.populations:
-            columns = [
-                self.network.projections[name].matrix[:, spike[1]]
-                for name in p.inflow
-                if name in names
-            ]
-            if not columns:
-                continue
-            reached = np.any([column != 0 for column in columns], axis=0)
-            self.add(p, np.sum(columns, axis=0), reached)
+        if (spike, delay) not in self.reached:
+            self.reached[spike, delay] = self.targets(*spike, delay)
+        for p, amount, reached in self.reached[spike, delay]:
+            self.add(p, amount, reached)
             caused += self.listed(p, self.test(p, reached))
         return caused
+
+    def targets(self, source: str, index: int, delay: int) -> list[tuple[Neurons, Array, Array]]:
+        """Per population: all weights of that spike together, and whom they touch."""
+        found = []
+        for p in self.populations:
+            columns = [
+                self.network.projections[name].matrix[:, index]
+                for name in p.inflow
+                if self.network.projections[name].source == source and self.delay(name) == delay
+            ]
+            if columns:
+                found.append((p, np.sum(columns, axis=0), np.any(np.array(columns) != 0, axis=0)))
+        return found

@@ -36,7 +36,8 @@ class Options:
 class Result:
     """``counts``, ``updates`` and the two figures of synaptic operations go by row, the input's
     included; spikes are (time, index), sorted, a spike of value n is there n times. ``exact``: no
-    membrane needed more digits than float32 has."""
+    membrane needed more digits than float32 has. ``margin``: how near a tested membrane came to
+    where one spike more or less would have been emitted."""
 
     counts: dict[str, Array]
     spikes: dict[str, list[tuple[int, int]]]
@@ -46,6 +47,7 @@ class Result:
     updates: dict[str, int]
     stopped: bool
     exact: bool
+    margin: float
     v: dict[str, Array]
 
 
@@ -63,7 +65,7 @@ class Simulation:
         self.updates = dict.fromkeys(network.rows, 0)
         self.self_events: dict[int, set[tuple[int, int]]] = defaultdict(set)
         self.work = 0
-        self.exact = True
+        self.exact, self.margin = True, math.inf
         self.now = t0
         self.has_current = options.bias == "current"
         self.ticks_bias = options.bias == "tick"
@@ -109,6 +111,7 @@ class Simulation:
         self.updates[p.name] += int(visited.sum())
         most = math.inf if self.options.multi_spike else p.max_spikes
         fires = visited & (v >= p.theta) & (self.ready[p.name] <= t)
+        self.keep_margin(v[visited], p.theta[visited], most)
         n = np.where(fires, np.minimum(np.floor(v / p.theta), most), 0).astype(np.int64)
         self.set(p, np.where(fires, v - n * p.theta if p.soft else 0.0, v))
         self.counts[p.name] += n
@@ -121,6 +124,10 @@ class Simulation:
                 (number, int(i)) for i in np.flatnonzero(fires)
             }
         return n
+
+    def keep_margin(self, v: Array, theta: Array, most: float = 1) -> None:
+        nearest = np.clip(np.rint(v / theta), 1, most) * theta
+        self.margin = min(self.margin, np.abs(v - nearest).min(initial=math.inf))
 
     # -- projections -------------------------------------------------------------------------------
 
@@ -160,6 +167,7 @@ class Simulation:
             self.updates,
             self.stopped,
             self.exact,
+            self.margin,
             self.v,
         )
 

@@ -65,7 +65,7 @@ def close(graph: so.Graph, source: str, shape: tuple[int, int, int], *currents: 
 
 
 def dyadic(
-    rng: np.random.Generator, *shape: int, low: float = -0.5, high: float = 1.0
+    rng: np.random.Generator, *shape: int, low: float = -0.5, high: float = 0.75
 ) -> np.ndarray:
     """Multiples of 2^-8, a fifth of them 0."""
     values = rng.integers(int(low * 256), int(high * 256) + 1, shape) / 256
@@ -97,9 +97,9 @@ def random_network(
 
     def neurons(name: str, current: str, shape: Sequence[int]) -> str:
         count = shape[0]
-        options = {"threshold": rng.integers(2, 10) / 8, "decay": 1.0} | lif
+        options = {"threshold": rng.integers(4, 10) / 8, "decay": 1.0} | lif
         if per_channel:
-            options["threshold"] = rng.integers(2, 12, count) / 8
+            options["threshold"] = rng.integers(4, 12, count) / 8
             options["v_init"] = rng.integers(-32, 32, count) / 64
         return graph.add_lif(name, current, shape, **options)
 
