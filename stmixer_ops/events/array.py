@@ -124,7 +124,7 @@ def first_fault(
             faults.append((index, text.format(int(columns[field][index]))))
 
     look(t < 0, "t must be 0 or more, got {}", "t")
-    if t.dtype == np.uint64:
+    if t.dtype.kind == "u" and t.dtype.itemsize == 8:
         look(t > np.uint64(np.iinfo(np.int64).max), "t must be below 2^63, got {}", "t")
     for field, count in (("x", width), ("y", height)):
         column = columns[field]
