@@ -33,24 +33,23 @@ class Grid(Simulation):
     def run(self, events: Any, duration: int | None) -> tuple[float, float]:
         step, dense = self.options.step_us, np.ndim(events) == 4
         source = self.network.rows[0]
+        self.mail: dict[tuple[int, str], Array] = {}
+        binned: dict[int, list[Any]] = defaultdict(list)
+        for event in () if dense else events:
+            binned[(int(event["t"]) - self.t0) // step].append(event)
+        ticks = len(events) if dense else max(binned, default=-1) + 1
         if duration is not None:
             ticks = -(-duration // step)
-        elif dense:
-            ticks = len(events)
-        else:
-            ticks = (max(int(e["t"]) for e in events) - self.t0) // step + 1 if len(events) else 0
-        self.mail: dict[tuple[int, str], Array] = {}
         for k in range(ticks):
             self.now = self.t0 + k * step
             if dense:
                 values = events[k].reshape(-1).astype(np.float64)
                 self.counts[source] = self.counts[source] + values
                 self.send(self.now, source, values)
-            for event in () if dense else events:
-                if (int(event["t"]) - self.t0) // step == k:
-                    one = np.arange(self.network.size(source)) == self.index(event)
-                    self.counts[source] += one
-                    self.send(int(event["t"]), source, one.astype(np.float64))
+            for event in binned[k]:
+                one = np.arange(self.network.size(source)) == self.index(event)
+                self.counts[source] += one
+                self.send(int(event["t"]), source, one.astype(np.float64))
             self.tick(k)
             if self.stopped:
                 return k + 1, k + 1
