@@ -21,6 +21,7 @@ COMMANDS = (
     ("info", "info", "parameters, MACs, SOPs and energy, layer by layer"),
     ("compile", "compile", "checkpoint to engine file (.stmx)"),
     ("run", "run", "classify images with an engine file"),
+    ("events", "events", "recordings of event cameras: look into them, convert, draw"),
     ("models", "models", "names that create_model knows"),
     ("bench", "bench", "time the engine against whatever else is installed"),
     ("backends", "backends", "what runs here, and why not the rest"),

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .array import DTYPE, Events, as_events
     from .files import read, write
     from .frames import crop, downsample, to_frames
+    from .picture import draw_recording
+    from .summary import Summary, summarize
 
 __getattr__ = loader(
     __name__,
@@ -20,16 +22,21 @@ __getattr__ = loader(
         "array": ("DTYPE", "Events", "as_events"),
         "files": ("read", "write"),
         "frames": ("crop", "downsample", "to_frames"),
+        "picture": ("draw_recording",),
+        "summary": ("Summary", "summarize"),
     },
 )
 
 __all__ = [
     "DTYPE",
     "Events",
+    "Summary",
     "as_events",
     "crop",
     "downsample",
+    "draw_recording",
     "read",
+    "summarize",
     "to_frames",
     "write",
 ]

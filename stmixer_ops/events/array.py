@@ -92,6 +92,13 @@ def as_events(
     return assemble(columns, known, sort)
 
 
+def extent(events: Events) -> Sensor:
+    """Height and width of the smallest sensor that has all events."""
+    if not len(events):
+        return 1, 1
+    return int(events["y"].max()) + 1, int(events["x"].max()) + 1
+
+
 def _column(data: Any, field: str, name: str) -> np.ndarray:
     fields = data if isinstance(data, Mapping) else getattr(data, "dtype", None)
     names = list(data) if isinstance(data, Mapping) else list(getattr(fields, "names", None) or ())

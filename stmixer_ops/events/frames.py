@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._numbers import integer
-from .array import DTYPE, Events, Sensor, as_events, size_pair
+from .array import DTYPE, Events, Sensor, as_events, extent, size_pair
 
 SPLITS = ("time", "number")
 LATEST = np.iinfo(np.int64).max  # µs
@@ -50,8 +50,8 @@ def to_frames(
     if split == "time":
         # Frame k begins at the first t with (t - start) * T >= k * length; Python's integers
         # do not overflow, and no event comes after LATEST.
-        edges = [min(start - (-k * length // T), LATEST) for k in range(1, T)]
-        first = np.searchsorted(events["t"], np.array(edges, np.int64))
+        edges = [min(start - (-k * length // T), LATEST + 1) for k in range(1, T)]
+        first = np.searchsorted(events["t"].astype(np.uint64), np.array(edges, np.uint64))
     else:
         first = np.arange(1, T) * (len(events) // T)
     frame = np.repeat(np.arange(T), np.diff([0, *first, len(events)]))
@@ -93,24 +93,17 @@ def _frame_size(events: Events, size: int | Sensor | None) -> Sensor:
         return events.sensor
     if not len(events):
         raise ValueError("size must be given: the recording is empty and knows no sensor")
-    return _extent(events)
-
-
-def _extent(events: Events) -> Sensor:
-    """The smallest sensor that has all events."""
-    if not len(events):
-        return 1, 1
-    return int(events["y"].max()) + 1, int(events["x"].max()) + 1
+    return extent(events)
 
 
 def _known_sensor(events: Events, size: Sensor) -> Sensor:
     """The sensor to take the centre of; where it is not known and has to be guessed, say so."""
     if events.sensor is not None:
         return events.sensor
-    extent = _extent(events)
-    if extent[0] <= size[0] and extent[1] <= size[1]:
+    least = extent(events)
+    if least[0] <= size[0] and least[1] <= size[1]:
         return size
-    guess = max(extent[0], size[0]), max(extent[1], size[1])
+    guess = max(least[0], size[0]), max(least[1], size[1])
     warnings.warn(
         f"the recording does not say how large its sensor is; {guess[0]} x {guess[1]} is taken, "
         "the smallest that holds all events (sensor= says it)",
