@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bindings.h"
+#include "graph/check.h"
 #include "graph/stmx.h"
 #include "stmixer/engine.h"
 
@@ -40,6 +41,14 @@ std::pair<std::string, std::map<std::string, Place>> read_stmx(const py::bytes& 
   for (const auto& [name, tensor] : parts.table.tensors)
     places[name] = {tensor.type, tensor.shape, begin + tensor.begin};
   return {parts.description, std::move(places)};
+}
+
+// Of bytes of a `.stmx` file: that the graph in them is one.
+void check_stmx(const py::bytes& content) {
+  const graph::Array<char> bytes = view(content);
+  const py::gil_scoped_release unlocked;
+  const Graph graph = graph::parse_graph(bytes);
+  graph::check_graph(graph);
 }
 
 // An engine and what of its graph Python asks for again.
@@ -137,6 +146,7 @@ class BoundEngine {
 
 void bind_engine(py::module_& m) {
   m.def("read_stmx", &read_stmx, py::arg("content"));
+  m.def("check_stmx", &check_stmx, py::arg("content"));
   py::class_<BoundEngine>(m, "Engine")
       .def(py::init<const py::bytes&, int>())
       .def("run", &BoundEngine::run, Unlocked())

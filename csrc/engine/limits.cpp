@@ -1,12 +1,14 @@
 #include "engine/limits.h"
 
 #include <cstdint>
+#include <set>
 #include <stdexcept>
 #include <string>
 
 #include "common/rounding.h"
 #include "engine/integer_kernels.h"
 #include "engine/kernels.h"
+#include "graph/kinds.h"
 
 namespace stmixer::engine {
 namespace {
@@ -42,6 +44,24 @@ void check_shapes(const Graph& graph) {
   if (neurons > kMaxAllNeurons)
     throw std::invalid_argument("engine: the graph has " + std::to_string(neurons) +
                                 " neurons, more than the engine takes");
+}
+
+// Kinds of nodes that the format has and the kernels do not compute: the first node of each.
+void check_kinds(const Graph& graph) {
+  std::string refused;
+  std::set<std::string> seen;
+  const auto refuse = [&](const std::string& node, const char* kind) {
+    if (seen.insert(kind).second)
+      refused += (refused.empty() ? "'" : ", '") + node + "' (" + kind + ")";
+  };
+  for (const Population& p : graph.populations)
+    if (p.kind == Population::Kind::graded) refuse(p.name, "graded values");
+  for (const Current& c : graph.currents)
+    for (const Projection& p : c.projections)
+      if (!graph::has_weight(p.kind) && p.kind != Kind::mean)
+        refuse(p.name, graph::kind_name(p.kind));
+  if (!refused.empty())
+    throw std::invalid_argument("engine: the time-stepped engine cannot express " + refused);
 }
 
 // What the format can say of neurons and the kernels do not compute.
@@ -87,6 +107,7 @@ void check_limits(const graph::CheckedGraph& graph) {
   if (graph.graph->steps > kMaxSteps)
     throw std::invalid_argument("engine: 'steps' must lie in [1, " + std::to_string(kMaxSteps) +
                                 "], got " + std::to_string(graph.graph->steps));
+  check_kinds(*graph.graph);
   check_shapes(*graph.graph);
   for (const Population& p : graph.graph->populations) check_neurons(p);
   check_padding(*graph.graph);

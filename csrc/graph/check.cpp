@@ -1,9 +1,12 @@
 #include "graph/check.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <stdexcept>
+
+#include "graph/kinds.h"
 
 namespace stmixer::graph {
 namespace {
@@ -38,10 +41,8 @@ int conv_extent(int in, int kernel, int stride, int padding) {
   return span < 0 ? 0 : span / stride + 1;
 }
 
-void check_conv(const Projection& p, const Shape& in, const Shape& out) {
-  if (p.weight_shape.size() != 4)
-    fail(p.name, "weight must be [out, in, kh, kw], got " + text(p.weight_shape));
-  const int kh = p.weight_shape[2], kw = p.weight_shape[3];
+// Of a convolution or a pool.
+void check_window(const Projection& p, int kh, int kw, const Shape& in, const Shape& out) {
   if (kh < 1 || kw < 1 || kh > kMaxExtent || kw > kMaxExtent)
     fail(p.name, "kernel size must lie in [1, " + std::to_string(kMaxExtent) + "]");
   if (p.stride < 1 || p.stride > kMaxExtent) fail(p.name, "stride must be at least 1");
@@ -51,7 +52,44 @@ void check_conv(const Projection& p, const Shape& in, const Shape& out) {
   if (height != out.height || width != out.width)
     fail(p.name, "gives " + std::to_string(height) + "x" + std::to_string(width) +
                      " positions from " + text(in) + ", but its current is " + text(out));
+}
+
+void check_conv(const Projection& p, const Shape& in, const Shape& out) {
+  if (p.weight_shape.size() != 4)
+    fail(p.name, "weight must be [out, in, kh, kw], got " + text(p.weight_shape));
+  const int kh = p.weight_shape[2], kw = p.weight_shape[3];
+  check_window(p, kh, kw, in, out);
   check_weight(p, {p.weight_shape[0], in.channels, kh, kw});
+}
+
+void check_pool(const Projection& p, const Shape& in, const Shape& out) {
+  // Every window then holds a position of the source.
+  if (p.kernel > 0 && p.padding > p.kernel / 2)
+    fail(p.name, "padding must be at most half the kernel of " + std::to_string(p.kernel) +
+                     ", got " + std::to_string(p.padding));
+  check_window(p, p.kernel, p.kernel, in, out);
+}
+
+void check_heads(const Projection& p, int heads, int channels) {
+  if (heads < 1 || channels % heads != 0)
+    fail(p.name,
+         std::to_string(heads) + " heads do not divide " + std::to_string(channels) + " channels");
+}
+
+void check_product(const Projection& p, const Shape& query, const Shape& key, const Shape& value,
+                   const Shape& out) {
+  if (key.channels != query.channels || value.pixels() != key.pixels() ||
+      out.pixels() != query.pixels())
+    fail(p.name, "multiplies a query " + text(query) + ", a key " + text(key) + " and a value " +
+                     text(value) + " into " + text(out));
+  check_heads(p, p.heads, query.channels);
+  check_heads(p, p.heads, value.channels);
+  if (!std::isfinite(p.scale)) fail(p.name, "scale must be finite");
+}
+
+void check_positions(const Projection& p, const Shape& in, const Shape& out) {
+  if (in.pixels() != out.pixels())
+    fail(p.name, "joins " + text(in) + " to " + text(out) + ": positions differ");
 }
 
 // Checks a projection against the shapes at both ends; returns its number of output channels.
@@ -64,23 +102,26 @@ int check_projection(const Projection& p, const Shape& in, const Shape& out) {
       if (p.weight_shape.size() != 2)
         fail(p.name, "weight must be [out, in], got " + text(p.weight_shape));
       check_weight(p, {p.weight_shape[0], in.channels});
-      if (in.pixels() != out.pixels())
-        fail(p.name, "joins " + text(in) + " to " + text(out) + ": positions differ");
+      check_positions(p, in, out);
       return p.weight_shape[0];
-    case Kind::token_mix: {
+    case Kind::token_mix:
       if (p.weight_shape.size() != 3)
         fail(p.name, "weight must be [heads, tokens, tokens], got " + text(p.weight_shape));
-      const int heads = p.weight_shape[0];
-      if (heads < 1 || in.channels % heads != 0)
-        fail(p.name, std::to_string(heads) + " heads do not divide " + std::to_string(in.channels) +
-                         " channels");
-      check_weight(p, {heads, out.pixels(), in.pixels()});
+      check_heads(p, p.weight_shape[0], in.channels);
+      check_weight(p, {p.weight_shape[0], out.pixels(), in.pixels()});
       return in.channels;
-    }
     case Kind::mean:
-      if (!p.weight_shape.empty()) fail(p.name, "a mean has no weight");
       if (out.pixels() != 1) fail(p.name, "a mean over positions needs a current of one position");
       return in.channels;
+    case Kind::identity:
+      check_positions(p, in, out);
+      return in.channels;
+    case Kind::max_pool:
+    case Kind::avg_pool:
+      check_pool(p, in, out);
+      return in.channels;
+    case Kind::spike_product:
+      break;  // has three sources
   }
   fail(p.name, "unknown kind of projection");
 }
@@ -144,17 +185,36 @@ class Checker {
              "adds '" + name + "' of another shape, " + text(other) + " to " + text(c.shape));
     }
     for (const Projection& p : c.projections) {
-      const NodeRef& source = resolve(p.name, p.source);
-      if (source.is(NodeRef::Kind::population) &&
-          graph_.populations[source.index].kind == Population::Kind::readout)
-        fail(p.name, "reads '" + p.source + "', the readout");
-      const int channels = check_projection(p, checked_.shape(source), c.shape);
+      if (!has_weight(p.kind) && !p.weight_shape.empty())
+        fail(p.name, std::string(kind_name(p.kind)) + " has no weight");
+      if (needs_clock(p.kind) && !p.clocked_only)
+        fail(p.name, std::string(kind_name(p.kind)) + " must be marked clocked_only");
+      const int channels = p.kind == Kind::spike_product
+                               ? check_spike_product(p, c.shape)
+                               : check_projection(p, shape_of_source(p, p.source), c.shape);
       if (p.channel_offset < 0 || channels < 1 ||
           int64_t{p.channel_offset} + channels > c.shape.channels)
         fail(p.name, "writes channels " + std::to_string(p.channel_offset) + " to " +
                          std::to_string(int64_t{p.channel_offset} + channels) + " of " +
                          std::to_string(c.shape.channels));
     }
+  }
+
+  const Shape& shape_of_source(const Projection& p, const std::string& name) const {
+    const NodeRef& source = resolve(p.name, name);
+    if (source.is(NodeRef::Kind::population) &&
+        graph_.populations[source.index].kind == Population::Kind::readout)
+      fail(p.name, "reads '" + name + "', the readout");
+    return checked_.shape(source);
+  }
+
+  int check_spike_product(const Projection& p, const Shape& out) const {
+    for (const std::string& name : sources(p))
+      if (!resolve(p.name, name).is(NodeRef::Kind::population))
+        fail(p.name, "reads '" + name + "', which is no population");
+    const Shape& value = shape_of_source(p, p.value);
+    check_product(p, shape_of_source(p, p.source), shape_of_source(p, p.key), value, out);
+    return value.channels;
   }
 
   // One input, one readout, and every other population is fed by a current of its shape.
@@ -187,7 +247,8 @@ class Checker {
     }
     const Current& c = graph_.currents[node.index];
     for (const std::string& name : c.currents) found.push_back(checked_.find(name));
-    for (const Projection& p : c.projections) found.push_back(checked_.find(p.source));
+    for (const Projection& p : c.projections)
+      for (const std::string& name : sources(p)) found.push_back(checked_.find(name));
     return found;
   }
 
@@ -240,8 +301,8 @@ const Shape& CheckedGraph::shape(const NodeRef& node) const {
 }
 
 int CheckedGraph::written_by(const Projection& p) const {
-  const bool keeps = p.kind == Kind::mean || p.kind == Kind::token_mix;
-  return keeps ? shape(find(p.source)).channels : p.weight_shape[0];
+  if (p.kind == Kind::conv || p.kind == Kind::linear) return p.weight_shape[0];
+  return shape(find(p.kind == Kind::spike_product ? p.value : p.source)).channels;
 }
 
 bool CheckedGraph::side_by_side(const Current& c) const {
@@ -250,6 +311,11 @@ bool CheckedGraph::side_by_side(const Current& c) const {
   for (const Projection& p : c.projections)
     for (int i = 0; i < written_by(p); ++i) ++writers[p.channel_offset + i];
   return std::all_of(writers.begin(), writers.end(), [](int n) { return n == 1; });
+}
+
+std::vector<std::string> sources(const Projection& p) {
+  if (p.kind == Kind::spike_product) return {p.source, p.key, p.value};
+  return {p.source};
 }
 
 CheckedGraph check_graph(const Graph& graph) {

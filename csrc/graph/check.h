@@ -42,6 +42,9 @@ struct CheckedGraph {
   bool side_by_side(const Current& c) const;
 };
 
+// The nodes that a projection reads: one, or of a spike product query, key and value.
+std::vector<std::string> sources(const Projection& p);
+
 // Throws std::invalid_argument naming the node and what is wrong with it.
 CheckedGraph check_graph(const Graph& graph);
 

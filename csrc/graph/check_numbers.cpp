@@ -6,6 +6,7 @@
 
 #include "graph/arithmetic.h"
 #include "graph/check.h"
+#include "graph/kinds.h"
 
 namespace stmixer::graph {
 namespace {
@@ -80,6 +81,8 @@ class NumberChecker {
     if (graph_.graph->input_shift < 0 || graph_.graph->input_shift > 24)
       fail("input", "input_shift must lie in [0, 24]");
     for (const Population& p : graph_.graph->populations) {
+      if (p.kind == Population::Kind::graded)
+        fail(p.name, "an int8 network has no graded population");
       if (p.kind == Population::Kind::lif) check_integer_neurons(p);
       if (p.kind != Population::Kind::readout) continue;
       check_floats(p.name, "scale", p.scale, p.shape.channels);
@@ -133,6 +136,8 @@ class NumberChecker {
   }
 
   static void check_integer_projection(const Projection& p) {
+    if (!has_weight(p.kind) && p.kind != Kind::mean)
+      fail(p.name, std::string("an int8 network has no ") + kind_name(p.kind));
     if (!p.weight8.empty() && !p.weight16.empty()) fail(p.name, "weight has two types");
     check_size(p.name, "weight", p.weight8.size() + p.weight16.size(), weight_count(p));
     if (p.kind == Kind::mean) return;

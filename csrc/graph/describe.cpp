@@ -1,12 +1,12 @@
 // From the description in a `.stmx` file to a graph: types and presence of fields, nothing else;
 // what the values may be is for check_graph.
 #include <algorithm>
-#include <initializer_list>
 #include <limits>
 #include <stdexcept>
 #include <string_view>
 #include <utility>
 
+#include "graph/kinds.h"
 #include "graph/stmx.h"
 
 namespace stmixer::graph {
@@ -180,8 +180,8 @@ class Node {
   mutable std::vector<std::string_view> read_;  // keys, which are literals
 };
 
-template <class Kind>
-Kind kind_of(const Node& node, std::initializer_list<std::pair<const char*, Kind>> kinds) {
+template <class Kinds>
+auto kind_of(const Node& node, const Kinds& kinds) {
   const std::string name = node.text("kind");
   for (const auto& [candidate, kind] : kinds)
     if (name == candidate) return kind;
@@ -200,8 +200,7 @@ Population read_population(const Node& node, bool integer) {
   using Kind = Population::Kind;
   Population p;
   p.name = node.text("name");
-  p.kind =
-      kind_of<Kind>(node, {{"input", Kind::input}, {"lif", Kind::lif}, {"readout", Kind::readout}});
+  p.kind = kind_of(node, kPopulationKinds);
   p.shape = node.shape();
   if (p.kind != Kind::input) p.current = node.text("current");
   if (p.kind == Kind::readout && integer) {
@@ -230,18 +229,22 @@ Projection read_projection(const Node& node, bool integer) {
   using Kind = Projection::Kind;
   Projection p;
   p.name = node.text("name");
-  p.kind = kind_of<Kind>(node, {{"conv", Kind::conv},
-                                {"linear", Kind::linear},
-                                {"token_mix", Kind::token_mix},
-                                {"mean", Kind::mean}});
+  p.kind = kind_of(node, kProjectionKinds);
   p.source = node.text("source");
   p.channel_offset = node.integer("channel_offset");
   p.clocked_only = node.flag_or("clocked_only", false);
-  if (p.kind == Kind::conv) {
+  if (p.kind == Kind::conv || is_pool(p.kind)) {
     p.stride = node.integer("stride");
     p.padding = node.integer("padding");
   }
-  if (p.kind == Kind::mean) return p;
+  if (is_pool(p.kind)) p.kernel = node.integer("kernel");
+  if (p.kind == Kind::spike_product) {
+    p.key = node.text("key");
+    p.value = node.text("value");
+    p.heads = node.integer("heads");
+    p.scale = node.number("scale");
+  }
+  if (!has_weight(p.kind)) return p;
   const Tensor* weight = node.tensor("weight");
   if (weight != nullptr) p.weight_shape = weight->shape;
   if (!integer) {

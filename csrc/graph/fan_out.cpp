@@ -1,5 +1,7 @@
 #include "graph/fan_out.h"
 
+#include "graph/kinds.h"
+
 namespace stmixer::graph {
 namespace {
 
@@ -51,10 +53,16 @@ std::vector<Readers> find_readers(const CheckedGraph& graph) {
 std::vector<int64_t> fan_out(const Projection& p, const Shape& in, const Shape& out) {
   if (p.kind == Kind::token_mix) return std::vector<int64_t>(in.pixels(), out.pixels());
   if (p.kind == Kind::mean) return std::vector<int64_t>(in.pixels(), 1);
-  const int64_t channels = p.weight_shape[0];
+  if (p.kind == Kind::identity || p.kind == Kind::max_pool)
+    return std::vector<int64_t>(in.pixels(), 0);
+  if (p.kind == Kind::spike_product)
+    graph_error(p.name, "what a spike adds through a spike product depends on other spikes");
+  const int64_t channels = p.kind == Kind::avg_pool ? 1 : p.weight_shape[0];
   if (p.kind == Kind::linear) return std::vector<int64_t>(in.pixels(), channels);
-  const auto rows = reach(in.height, out.height, p.weight_shape[2], p.stride, p.padding);
-  const auto columns = reach(in.width, out.width, p.weight_shape[3], p.stride, p.padding);
+  const bool pools = is_pool(p.kind);
+  const int kh = pools ? p.kernel : p.weight_shape[2], kw = pools ? p.kernel : p.weight_shape[3];
+  const auto rows = reach(in.height, out.height, kh, p.stride, p.padding);
+  const auto columns = reach(in.width, out.width, kw, p.stride, p.padding);
   std::vector<int64_t> count;
   for (int64_t row : rows)
     for (int64_t column : columns) count.push_back(row * column * channels);

@@ -10,7 +10,7 @@ namespace stmixer::graph {
 // Who reads a current.
 struct Readers {
   std::vector<int> neurons;  // LIF populations, by their place in the graph
-  int others = 0;            // currents, projections, the readout
+  int others = 0;            // currents, projections, graded populations, the readout
   bool averaged = false;     // by a current that is nothing but its mean
 };
 
@@ -18,7 +18,8 @@ struct Readers {
 std::vector<Readers> find_readers(const CheckedGraph& graph);
 
 // For each position of its source, how many weights a spike there adds: fewer near the border of a
-// convolution, which part of its kernel crosses.
+// convolution, which part of its kernel crosses. Identity and max-pool have no weights to add.
+// Throws std::invalid_argument for a spike product, of which no spike adds a fixed number.
 std::vector<int64_t> fan_out(const Projection& projection, const Shape& in, const Shape& out);
 
 }  // namespace stmixer::graph

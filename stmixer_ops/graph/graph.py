@@ -15,19 +15,31 @@ Description = dict[str, Any]
 
 PRECISIONS = ("fp32", "int8")
 
+# What a projection of each kind says beside name, source, offset and weight.
+_FIELDS = {
+    "conv": ("stride", "padding"),
+    "max_pool": ("kernel", "stride", "padding"),
+    "avg_pool": ("kernel", "stride", "padding"),
+    "spike_product": ("key", "value", "heads", "scale"),
+}
+_NOT_GIVEN = {"stride": 1, "padding": 0, "kernel": None, "key": None, "value": None, "heads": 1,
+              "scale": 1.0}  # fmt: skip
+_NEED_A_CLOCK = ("max_pool", "spike_product")
+
 
 @dataclass
 class Graph:
     """A spiking network as data, of three kinds of node.
 
-    A *population* emits: the input, LIF neurons, or the readout. A *current* is a named sum of
-    projections, a bias and other currents, which any number of populations integrate; a residual
-    stream is a chain of currents. A *projection* carries what a population emits, or the values of
-    a current, into the current that owns it. There are no cycles and no delays.
+    A *population* emits: the input, LIF neurons, graded values, or the readout. A *current* is a
+    named sum of projections, a bias and other currents, which any number of populations integrate;
+    a residual stream is a chain of currents. A *projection* carries what a population emits, or the
+    values of a current, into the current that owns it. There are no cycles and no delays.
 
     Nodes are added in order of execution, by names of your own; each ``add_`` method returns the
     name. Weights are NumPy arrays or torch tensors. :class:`~stmixer_ops.Engine` runs the graph,
-    and refuses by name what it cannot run. A convolution, its neurons and a linear classifier::
+    and refuses by name what it cannot run; :func:`~stmixer_ops.graph.reference.run_reference` runs
+    every float32 graph, slowly. A convolution, its neurons and a linear classifier::
 
         import torch
         import stmixer_ops as so
@@ -125,6 +137,19 @@ class Graph:
         )
         return name
 
+    def add_graded(self, name: str, current: str, shape: Sequence[int]) -> str:
+        """Emits the values of ``current`` at once and unchanged: ``[C, H, W]``, or tokens
+        ``[C, N]``.
+
+        What projections read that are neither spikes nor real-valued input: spikes after a pool,
+        or the integers of a residual stream that sums spikes. (:class:`~stmixer_ops.Engine` has no
+        such populations.)
+        """
+        self.populations.append(
+            {"name": name, "kind": "graded", "current": current, "shape": _three(shape)}
+        )
+        return name
+
     def add_current(
         self,
         name: str,
@@ -156,24 +181,52 @@ class Graph:
         padding: int = 0,
         channel_offset: int = 0,
         clocked_only: bool = False,
+        kernel: int | None = None,
+        key: str | None = None,
+        value: str | None = None,
+        heads: int = 1,
+        scale: float = 1.0,
     ) -> Description:
         """A description for :meth:`add_current`.
 
-        ``kind`` is ``"conv"`` (weight ``[out, in, kh, kw]``), ``"linear"`` (``[out, in]``, at every
-        position), ``"token_mix"`` (``[heads, tokens out, tokens in]``), or ``"mean"`` over
-        positions and time (no weight). It writes the channels from ``channel_offset`` on.
-        ``clocked_only`` marks what means something only where time has steps, so that an
-        event-driven executor can refuse it.
+        ================= ==========================================================================
+        ``kind``          what it adds to the current
+        ================= ==========================================================================
+        ``conv``          convolution, weight ``[out, in, kh, kw]``, ``stride``, zero ``padding``
+        ``linear``        weight ``[out, in]`` at every position
+        ``token_mix``     weight ``[heads, tokens out, tokens in]``, in each group of channels
+        ``mean``          mean over positions and time
+        ``identity``      the source as it is
+        ``max_pool``      the largest of ``kernel`` x ``kernel`` positions, ``stride``, ``padding``
+        ``avg_pool``      their sum / ``kernel**2``; padding counts as zeros
+        ``spike_product`` ``scale * (q @ k.T) @ v`` in each of ``heads`` groups of channels, of the
+                          populations ``source`` (the query), ``key`` and ``value``, tokens
+                          ``[C, N]``
+        ================= ==========================================================================
+
+        It writes the channels from ``channel_offset`` on. ``clocked_only`` marks what means
+        something only where time has steps, so that an event-driven executor can refuse it: always
+        ``max_pool`` and ``spike_product``.
+
+        Raises:
+            ValueError: a field that ``kind`` does not have.
         """
+        fields = {
+            "stride": stride, "padding": padding, "kernel": kernel,
+            "key": key, "value": value, "heads": heads, "scale": scale,
+        }  # fmt: skip
+        own = _FIELDS.get(kind, ())
+        for field_name, given in fields.items():
+            if field_name not in own and given != _NOT_GIVEN[field_name]:
+                raise ValueError(f"{name}: {kind} takes no {field_name}, got {given!r}")
         description: Description = {
             "name": name,
             "kind": kind,
             "source": source,
             "channel_offset": channel_offset,
-            "clocked_only": clocked_only,
+            "clocked_only": clocked_only or kind in _NEED_A_CLOCK,
+            **{key: fields[key] for key in own},
         }
-        if kind == "conv":
-            description |= {"stride": stride, "padding": padding}
         if weight is not None:
             description["weight"] = self._add_tensor(f"{name}.weight", weight)
         return description
@@ -205,6 +258,14 @@ class Graph:
             "std": self.std,
             "step_us": self.step_us,
         }
+
+
+def sources(node: Description) -> list[str]:
+    """The nodes that a population, a current or a projection reads."""
+    if "projections" in node:
+        read = [name for p in node["projections"] for name in sources(p)]
+        return [*node["currents"], *read]
+    return [node[key] for key in ("current", "source", "key", "value") if key in node]
 
 
 def as_array(value: Any) -> np.ndarray:

@@ -29,6 +29,7 @@ STREAM_BITS = 16
 _DECAY_BITS = 15
 _LIMIT = 2**30
 _FRACTION = 8
+_KINDS = ("input", "lif", "readout", "conv", "linear", "token_mix", "mean")
 
 
 def quantize(
@@ -79,6 +80,11 @@ class _Quantizer:
                     raise ValueError(
                         f"{what} must name layers of the network ({', '.join(names)}), got {name!r}"
                     )
+        for node in [*graph.populations, *(p for c in graph.currents for p in c["projections"])]:
+            if node["kind"] not in _KINDS:
+                raise ValueError(
+                    f"int8: {node['name']}: no integers are defined for {node['kind']}"
+                )
         if not 0 < input_limit < math.inf:
             raise ValueError(f"input_limit must be positive and finite, got {input_limit!r}")
         self.source, self.wide, self.slim = graph, frozenset(int16_layers), frozenset(int7_layers)

@@ -67,6 +67,15 @@ def encode(graph: Graph) -> bytes:
     return b"".join([size, before, f"{checksum:08x}".encode(), after, *parts])
 
 
+def check(graph: Graph) -> None:
+    """Check a graph as every executor does before it runs it.
+
+    Raises:
+        ValueError: naming the node and what is wrong with it.
+    """
+    extension().check_stmx(encode(graph))
+
+
 def decode(content: bytes) -> Graph:
     """The inverse, for bytes that an engine was made of."""
     text, places = extension().read_stmx(content)

@@ -13,13 +13,13 @@ from support.paths import TESTS
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_damaged_files_are_refused_or_run(precision: str, full: bool) -> None:
+@pytest.mark.parametrize("kind", ["fp32", "int8", "clocked"])
+def test_damaged_files_are_refused_or_run(kind: str, full: bool) -> None:
     cases = int(os.environ.get("STMIXER_FUZZ_CASES", 4000 if full else 800))
     seed = os.environ.get("STMIXER_FUZZ_SEED", "0")
     seconds = cases / 50  # more than enough, unless the machine is very busy
     command = [sys.executable, "-W", "ignore", "-m", "support.engine_fuzz"]
-    command += [precision, seed, str(seconds), str(cases)]
+    command += [kind, seed, str(seconds), str(cases)]
     run = subprocess.run(command, capture_output=True, text=True, cwd=TESTS)
     assert run.returncode == 0, run.stderr[-4000:]
     summary = json.loads(run.stdout)

@@ -11,6 +11,7 @@ import torch
 from support.engine_cases import TOLERANCE, Oracle, check_locally
 from support.engine_models import MODELS, make_input, make_model
 from support.paths import GOLDEN
+from support.small_models import replaced
 from torch import nn
 
 import stmixer_ops as so
@@ -143,14 +144,6 @@ class Doubled(so.LIF):
         return super().forward(2 * x, *args, **kwargs)
 
 
-def _replace(path: str, module: nn.Module):
-    def change(model: nn.Module) -> None:
-        parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, module)
-
-    return change
-
-
 class ScaledLinear(nn.Linear):
     def forward(self, x, *_):
         return 2 * super().forward(x)
@@ -168,31 +161,31 @@ def _replace_forward(model: nn.Module) -> None:
 
 
 REFUSED = {
-    "a wrapped layer": (_replace("blocks.0.token_mixer.fc1", nn.Sequential(nn.Linear(32, 32))),
+    "a wrapped layer": (replaced("blocks.0.token_mixer.fc1", nn.Sequential(nn.Linear(32, 32))),
                         r"blocks\.0\.token_mixer\.fc1 \(Sequential\); merge adapters"),
-    "a subclass of a layer": (_replace("blocks.0.token_mixer.fc1", ScaledLinear(32, 32)),
+    "a subclass of a layer": (replaced("blocks.0.token_mixer.fc1", ScaledLinear(32, 32)),
                               r"blocks\.0\.token_mixer\.fc1 \(ScaledLinear\)"),
-    "a subclass of a norm": (_replace("blocks.0.token_mixer.bn1", ScaledNorm(32)),
+    "a subclass of a norm": (replaced("blocks.0.token_mixer.bn1", ScaledNorm(32)),
                              r"blocks\.0\.token_mixer\.bn1 \(ScaledNorm\)"),
     "a hook": (lambda m: m.blocks[1].register_forward_hook(lambda m, args, y: 2 * y),
                r"blocks\.1 \(STMBlock\): it has forward hooks.*remove them"),
     "a hook before": (lambda m: m.head.register_forward_pre_hook(lambda m, args: None),
                       r"head \(Linear\): it has forward hooks"),
     "another forward": (_replace_forward, r"blocks\.0 \(STMBlock\): its forward was replaced"),
-    "a subclass": (_replace("blocks.1.token_mixer.lif2", Doubled()),
+    "a subclass": (replaced("blocks.1.token_mixer.lif2", Doubled()),
                    r"blocks\.1\.token_mixer\.lif2 \(Doubled\)"),
-    "another activation": (_replace("blocks.0.channel_mlp.lif1", nn.ReLU()),
+    "another activation": (replaced("blocks.0.channel_mlp.lif1", nn.ReLU()),
                            r"blocks\.0\.channel_mlp\.lif1 \(ReLU\)"),
-    "another norm": (_replace("blocks.0.channel_mlp.bn1", nn.LayerNorm(128)),
+    "another norm": (replaced("blocks.0.channel_mlp.bn1", nn.LayerNorm(128)),
                      r"blocks\.0\.channel_mlp\.bn1 \(LayerNorm\)"),
-    "another block": (_replace("blocks.1", nn.Identity()), r"blocks\.1 \(Identity\)"),
-    "an addition": (_replace("blocks.1.drop", nn.Dropout(0.1)), r"blocks\.1\.drop \(Dropout\)"),
+    "another block": (replaced("blocks.1", nn.Identity()), r"blocks\.1 \(Identity\)"),
+    "an addition": (replaced("blocks.1.drop", nn.Dropout(0.1)), r"blocks\.1\.drop \(Dropout\)"),
     "batch statistics": (
-        _replace("blocks.0.channel_mlp.bn1", nn.BatchNorm1d(128, track_running_stats=False)),
+        replaced("blocks.0.channel_mlp.bn1", nn.BatchNorm1d(128, track_running_stats=False)),
         r"blocks\.0\.channel_mlp\.bn1 \(BatchNorm1d\) without running statistics"),
-    "groups": (_replace("patch_embed.main.1.conv", nn.Conv2d(4, 8, 3, 1, 1, groups=2)),
+    "groups": (replaced("patch_embed.main.1.conv", nn.Conv2d(4, 8, 3, 1, 1, groups=2)),
                r"patch_embed\.main\.1\.conv \(Conv2d\)"),
-    "another head": (_replace("head", nn.Sequential(nn.Linear(32, 10))), r"head \(Sequential\)"),
+    "another head": (replaced("head", nn.Sequential(nn.Linear(32, 10))), r"head \(Sequential\)"),
 }  # fmt: skip
 
 
@@ -209,11 +202,11 @@ def test_what_cannot_be_expressed_is_refused_by_path(what: str) -> None:
     ("make", "message"),
     [
         (lambda: so.STMixer(16, embed_dim=32, num_heads=4, depth=1, mixer="ssa"),
-         r"blocks\.0\.token_mixer\.ssa \(SSA\)"),
+         r"'blocks\.0\.token_mixer\.ssa' \(spike_product\)"),
         (lambda: so.STMixer(16, embed_dim=32, num_heads=4, depth=1, patch_embed="sps"),
-         r"patch_embed \(SPS\)"),
+         r"'patch_embed\.main\.2\.pool\.out' \(graded values\), .*\.pool' \(max_pool\)"),
         (lambda: so.Spikformer(16, embed_dim=32, num_heads=4, depth=1),
-         r"the model \(Spikformer\)"),
+         r".*'blocks\.0\.attn' \(spike_product\)"),
         (lambda: nn.Sequential(so.LIF()), r"the model \(Sequential\)"),
     ],
 )  # fmt: skip

@@ -33,6 +33,22 @@ def conv2d(x: np.ndarray, w: np.ndarray, stride: int, padding: int) -> np.ndarra
     return y
 
 
+def pooled(x: np.ndarray, p: dict) -> np.ndarray:
+    """``x [R, C, H, W]``, window by window."""
+    k, stride, pad = p["kernel"], p["stride"], p["padding"]
+    largest = p["kind"] == "max_pool"
+    padded = np.pad(
+        x, ((0, 0), (0, 0), (pad, pad), (pad, pad)), constant_values=-np.inf if largest else 0
+    )
+    rows, columns = ((n - k) // stride + 1 for n in padded.shape[2:])
+    y = np.empty((*x.shape[:2], rows, columns))
+    for i in range(rows):
+        for j in range(columns):
+            window = padded[:, :, i * stride : i * stride + k, j * stride : j * stride + k]
+            y[:, :, i, j] = window.max((2, 3)) if largest else window.sum((2, 3)) / k**2
+    return y
+
+
 class Oracle:
     """Recomputes every population from what the engine says its sources did.
 
@@ -55,6 +71,7 @@ class Oracle:
         for population in graph.populations:
             if population["kind"] == "input":
                 self.emitted[population["name"]] = self.flat(x)
+        self.graded = {p["name"]: p["current"] for p in graph.populations if p["kind"] == "graded"}
         self.sums: dict[str, np.ndarray] = {}
 
     def flat(self, values: np.ndarray) -> np.ndarray:
@@ -74,17 +91,28 @@ class Oracle:
 
     def projected(self, p: dict, shape: list[int]) -> np.ndarray:
         """The projection's channels of its current, zeros elsewhere."""
-        source = self.emitted.get(p["source"])
-        if source is None:
-            source = self.current(p["source"])
-        y = self.weighted(p, source)
+        y = self.weighted(p, self.source(p["source"]))
         whole = np.zeros((*y.shape[:2], shape[0], y.shape[3]), self.number)
         whole[:, :, p["channel_offset"] : p["channel_offset"] + y.shape[2]] = y
         return whole
 
+    def source(self, name: str) -> np.ndarray:
+        emitted = self.emitted.get(name)
+        return self.current(self.graded.get(name, name)) if emitted is None else emitted
+
     def weighted(self, p: dict, x: np.ndarray) -> np.ndarray:
         if p["kind"] == "mean":
             return x.mean((0, 3), keepdims=True)
+        if p["kind"] == "identity":
+            return x
+        if p["kind"] in ("max_pool", "avg_pool"):
+            y = pooled(x.reshape(-1, *self.shapes[p["source"]]), p)
+            return y.reshape(*x.shape[:3], -1)
+        if p["kind"] == "spike_product":
+            parts = [self.source(p[key]) for key in ("source", "key", "value")]
+            q, k, v = (s.reshape(*s.shape[:2], p["heads"], -1, s.shape[3]) for s in parts)
+            y = np.einsum("tbhdi,tbhdj,tbhcj->tbhci", q, k, v) * p["scale"]
+            return y.reshape(*x.shape[:2], -1, x.shape[3])
         w = self.graph.tensors[p["weight"]].astype(np.float64)
         if p["kind"] == "linear":
             return np.einsum("oc,tbcn->tbon", w, x)
@@ -263,6 +291,50 @@ def patch_graph(
     head = g.projection("head", "linear", "mean", weights(rng, classes, b))
     g.add_current("head", (classes, 1, 1), [head], bias=rng.normal(0, 0.3, classes))
     g.add_readout("logits", "head", classes)
+    return g
+
+
+def clocked_graph(steps: int = 3, seed: int = 0, **lif: Any) -> Graph:
+    """A small network with the kinds of nodes that `patch_graph` lacks: pools, graded populations,
+    spikes added as they are, and a product of spikes whose key has fewer tokens than its query."""
+    rng = np.random.default_rng(seed)
+    g = Graph(steps=steps)
+    g.add_input("input", (2, 9, 8))
+    first = g.projection("conv0", "conv", "input", weights(rng, 6, 2, 3, 3), padding=1)
+    g.add_current("c0", (6, 9, 8), [first], bias=rng.normal(0, 0.3, 6))
+    g.add_lif("lif0", "c0", (6, 9, 8), **lif)
+    largest = g.projection("pool0", "max_pool", "lif0", kernel=3, stride=2, padding=1)
+    g.add_current("p0", (6, 5, 4), [largest])
+    g.add_graded("pooled", "p0", (6, 5, 4))
+    conv = g.projection("conv1", "conv", "pooled", weights(rng, 8, 6, 3, 3), padding=1)
+    g.add_current("c1", (8, 5, 4), [conv])
+    g.add_lif("lif1", "c1", (8, 5, 4), **lif)
+    both = [
+        g.projection("skip0", "identity", "pooled", channel_offset=2),
+        g.projection("skip1", "identity", "lif1"),
+    ]
+    g.add_current("stream", (8, 5, 4), both)
+    g.add_graded("sums", "stream", (8, 20))
+    mean = g.projection("pool1", "avg_pool", "stream", kernel=2, stride=2, padding=1)
+    g.add_current("p1", (8, 3, 3), [mean])
+    g.add_graded("fewer", "p1", (8, 9))
+    for name, source, channels, tokens in (
+        ("q", "sums", 8, 20), ("k", "fewer", 8, 9), ("v", "fewer", 12, 9),
+    ):  # fmt: skip
+        linear = g.projection(name, "linear", source, weights(rng, channels, 8))
+        g.add_current(f"{name}.sum", (channels, tokens), [linear], bias=np.full(channels, 0.4))
+        g.add_lif(f"{name}.lif", f"{name}.sum", (channels, tokens), **lif)
+    product = g.projection(
+        "attn", "spike_product", "q.lif", key="k.lif", value="v.lif", heads=2, scale=1.5
+    )
+    g.add_current("scores", (12, 20), [product])
+    g.add_lif("attn.lif", "scores", (12, 20), **lif)
+    out = g.projection("proj", "linear", "attn.lif", weights(rng, 8, 12))
+    g.add_current("late", (8, 20), [out], ["stream"])
+    g.add_current("mean", (8, 1, 1), [g.projection("mean", "mean", "late")])
+    head = g.projection("head", "linear", "mean", weights(rng, 5, 8))
+    g.add_current("head", (5, 1, 1), [head], bias=rng.normal(0, 0.3, 5))
+    g.add_readout("logits", "head", 5)
     return g
 
 

@@ -1,9 +1,10 @@
-"""Damaged engine files, one by one: ``python -m support.engine_fuzz precision seed seconds cases``.
+"""Damaged engine files, one by one: ``python -m support.engine_fuzz kind seed seconds cases``.
 
 Each must be refused with a ValueError that names the file, or load and run, twice with the same
 result. Every eighth has another thing wrong with it, extreme numbers: if an int8 network with such
 is taken, all its spikes must be those of integers without bounds. A crash, another exception or
-more than 512 MB of memory ends the program with an error.
+more than 512 MB of memory ends the program with an error. Kinds are the two precisions, and
+"clocked": a graph of what the engine does not run, which is checked only.
 """
 
 from __future__ import annotations
@@ -18,19 +19,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from support.engine_cases import images, patch_graph, run_exactly
+from support.engine_cases import clocked_graph, images, patch_graph, run_exactly
 from support.stmx_cases import file_of, parts_of, reseal
 
+from stmixer_ops._extension import extension
 from stmixer_ops.engine import Engine
 from stmixer_ops.engine.quantize import quantize
 from stmixer_ops.engine.stmx import decode, encode
+from stmixer_ops.graph import Graph
 
 MEMORY = 512 << 20
 NUMBERS = [-1, 0, 1, 2, 3, 8, 31, 33, 64, 255, 4096, 4097, 2**15, 2**16, 2**26, 2**30 - 1, 2**30,
            2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 10**30, -(2**31), -(2**31) - 1, 0.5, -0.5,
            1.5, 1e38, 1e308, float("nan"), float("inf")]  # fmt: skip
 OTHERS = [None, True, False, "", "x", "input", [], {}, [[]], [0], [1, 1], [2, 1, 12], [1] * 4]
-KINDS = ["conv", "linear", "token_mix", "mean", "input", "lif", "readout", "int8", "fp32"]
+KINDS = ["conv", "linear", "token_mix", "mean", "identity", "max_pool", "avg_pool", "spike_product",
+         "input", "lif", "readout", "graded", "int8", "fp32"]  # fmt: skip
 EXTREMES = {
     "I8": [-128, -127, -1, 0, 1, 127],
     "I16": [-(2**15), -1, 0, 1, 2**15 - 1],
@@ -192,6 +196,15 @@ def check(path: Path, content: bytes, seed: int) -> bool:
     return True
 
 
+def check_graph(_path: Path, content: bytes, _seed: int) -> bool:
+    """Whether the graph was taken, whose kinds the engine does not run."""
+    try:
+        extension().check_stmx(content)
+    except ValueError:
+        return False
+    return True
+
+
 def check_exactly(path: Path, content: bytes, seed: int) -> bool:
     """The same of a whole network, against integers without bounds."""
     if not check(path, content, seed):
@@ -214,37 +227,45 @@ def limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
 
 
-def main(precision: str, seed: int, seconds: float, cases: int) -> None:
+def fuzzed_graph(kind: str) -> Graph:
+    if kind == "clocked":
+        return clocked_graph(steps=2)
     graph = patch_graph(image=(2, 5, 4), channels=(4, 8), steps=2)
     lif0 = next(p for p in graph.populations if p["name"] == "lif0")
     lif0["threshold"] = graph._number("lif0.threshold", [0.5, 0.8, 1.0, 1.2])
     graph.mean, graph.std, graph.step_us = [0.5, 0.25], [1.0, 2.0], 1000
-    graph = graph if precision == "fp32" else quantize(graph, ["late.fc2"])
+    return graph if kind == "fp32" else quantize(graph, ["late.fc2"])
+
+
+def main(kind: str, seed: int, seconds: float, cases: int) -> None:
+    graph = fuzzed_graph(kind)
+    plain, exactly = (check_graph,) * 2 if kind == "clocked" else (check, check_exactly)
     content = encode(graph)
     folder = Path(tempfile.mkdtemp())
     path = folder / "fuzzed.stmx"
-    Engine(graph, 2)(images(graph, 1))  # whatever is allocated once
+    if kind != "clocked":
+        Engine(graph, 2)(images(graph, 1))  # whatever is allocated once
     limit_memory()
     begin, taken, strained, done = time.monotonic(), 0, 0, 0
     header = 8 + int.from_bytes(content[:8], "little")
     edges = {0, 1, 7, 8, 9, header - 1, header, header + 1, len(content) - 1}
     edges |= {header + end for e in parts_of(content)[1].values() for end in e["data_offsets"]}
     for size in sorted(edges - {len(content)}):
-        assert not check(path, content[:size], seed), f"a file of {size} bytes was taken"
-        assert not check(path, reseal(content[:size]), seed), f"{size} bytes were taken"
+        assert not plain(path, content[:size], seed), f"a file of {size} bytes was taken"
+        assert not plain(path, reseal(content[:size]), seed), f"{size} bytes were taken"
     while done < cases and time.monotonic() - begin < seconds:
         number = seed + done
         fuzzer = Fuzzer(content, number)
         try:
             if number % 8:
-                taken += check(path, fuzzer.case(), number)
+                taken += plain(path, fuzzer.case(), number)
             else:
-                strained += check_exactly(path, fuzzer.strained(), number)
+                strained += exactly(path, fuzzer.strained(), number)
         except BaseException:
-            print(f"case {number} of {precision}", file=sys.stderr)
+            print(f"case {number} of {kind}", file=sys.stderr)
             raise
         done += 1
-    path.unlink()
+    path.unlink(missing_ok=True)
     folder.rmdir()
     print(json.dumps({"cases": done, "taken": taken, "strained": strained}))
 

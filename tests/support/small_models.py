@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -19,6 +21,16 @@ def settle(model: nn.Module) -> nn.Module:
             nn.init.normal_(module.running_mean, std=0.1)
             nn.init.uniform_(module.running_var, 0.2, 1.0)
     return model.eval()
+
+
+def replaced(path: str, module: nn.Module) -> Callable[[nn.Module], None]:
+    """What puts ``module`` into the place of the module at ``path``."""
+
+    def change(model: nn.Module) -> None:
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, module)
+
+    return change
 
 
 def stmixer(**options) -> so.STMixer:

@@ -1,10 +1,10 @@
 #pragma once
 // A spiking network as data, and the `.stmx` files that hold it; nothing here runs it.
 //
-// Three kinds of node. A Population is a set of neurons: LIF, the input, or the readout. A Current
-// is a named sum of projections, a bias and other currents, that any number of populations may
-// integrate; a residual stream is a chain of them. A Projection carries what its source emits into
-// the current that owns it.
+// Three kinds of node. A Population emits: LIF neurons, the input, graded values, or the readout. A
+// Current is a named sum of projections, a bias and other currents, that any number of populations
+// may integrate; a residual stream is a chain of them. A Projection carries what its source emits
+// into the current that owns it.
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -55,10 +55,16 @@ struct Shape {
 };
 
 struct Population {
-  enum class Kind { input, lif, readout };
+  enum class Kind {
+    input,
+    lif,
+    readout,
+    graded  // emits the value of its current at once and unchanged: sums of spikes, pooled spikes
+  };
   std::string name;
   Kind kind = Kind::lif;
-  std::string current;  // what it integrates (lif) or shows at the end of a run (readout)
+  // What it integrates (lif), emits (graded), or shows at the end of a run (readout).
+  std::string current;
   Shape shape;
   bool tokens = false;  // spikes are reported as [C, N] instead of [C, H, W]
   // At each step v = decay * v + input_scale * x, and the neuron spikes where v >= threshold; then
@@ -85,14 +91,28 @@ struct Projection {
     conv,       // weight [out, in, kh, kw]
     linear,     // weight [out, in], at every position
     token_mix,  // weight [heads, tokens out, tokens in], for every channel of a head
-    mean        // over all positions and all time steps, of a current; no weight
+    mean,       // over all positions and all time steps, of a current; no weight
+    // These have no weight either and keep channels apart.
+    identity,  // the source as it is
+    max_pool,  // the largest of kernel x kernel positions; padding is never the largest
+    avg_pool,  // their sum / kernel^2, padding counting as zeros
+    // scale * (q k^T) v in every head, of three populations of spikes: output token i of channel c
+    // is the sum over tokens j of scale * (sum over channels d of c's head of q[d, i] * k[d, j]) *
+    // v[c, j].
+    spike_product
   };
   std::string name;
   Kind kind = Kind::conv;
-  std::string source;  // a population, or a current whose real values are read
+  // A population, or a current whose real values are read; of a spike product its query, a
+  // population [C, N]. Its key is a population [C, M], its value one [C', M].
+  std::string source, key, value;
   int stride = 1, padding = 0;
-  int channel_offset = 0;     // its first output channel within the current: concatenation
-  bool clocked_only = false;  // it means something only where time has steps
+  int kernel = 1;  // of a pool
+  int heads = 1;   // of a spike product: groups of consecutive channels
+  float scale = 1.0f;
+  int channel_offset = 0;  // its first output channel within the current: concatenation
+  // It means something only where time has steps. Always so of max_pool and spike_product.
+  bool clocked_only = false;
   std::vector<int> weight_shape;
   Array<float> weight;
   // An int8 network has these weights instead, of 8 bits or of 16. Sums enter the current as
