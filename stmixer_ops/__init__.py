@@ -47,6 +47,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "data": (),
     "train": (),
     "exchange": (),
+    "chips": ("check_async",),
     "measure": (),
     "bench": (),
     "cli": (),
@@ -55,6 +56,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
 if TYPE_CHECKING:
     from . import (
         bench,
+        chips,
         cli,
         data,
         engine,
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
         surrogate,
         train,
     )  # fmt: skip
+    from .chips import check_async
     from .engine import Engine
     from .graph import Graph
     from .models import (
@@ -118,6 +121,8 @@ __all__ = [
     "TokenMixer",
     "backend_report",
     "bench",
+    "check_async",
+    "chips",
     "cli",
     "create_model",
     "data",

@@ -24,6 +24,7 @@ PACKAGE = Path(so.__file__).parent
 ALLOWED = {
     "cli": {
         "bench",
+        "chips",
         "measure",
         "train",
         "data",
@@ -36,6 +37,7 @@ ALLOWED = {
     },
     "bench": {"measure", "exchange", "train", "data", "engine", "graph", "models", "nn"},
     "exchange": {"graph", "models", "nn"},
+    "chips": {"graph", "train", "models", "nn"},
     "measure": {"engine", "nn", "ops"},
     "train": {"data", "models", "nn", "functional"},
     "data": {"events"},

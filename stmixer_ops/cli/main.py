@@ -23,6 +23,7 @@ COMMANDS = (
     ("run", "run", "classify images with an engine file"),
     ("events", "events", "recordings of event cameras: look into them, convert, draw"),
     ("models", "models", "names that create_model knows"),
+    ("check-async", "check_async", "what of a network fits a chip without a clock"),
     ("bench", "bench", "time the engine against whatever else is installed"),
     ("backends", "backends", "what runs here, and why not the rest"),
 )
