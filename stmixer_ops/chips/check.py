@@ -10,7 +10,7 @@ from typing import Any
 from .._extension import extension
 from .._files import stand_in, user_path
 from ..graph import Graph
-from ..graph.stmx import decode, encode
+from ..graph.stmx import check, decode
 from .from_graph import from_graph
 from .limits import Chip, chips
 from .network import Network
@@ -85,7 +85,7 @@ def _sorted(findings: list[Finding]) -> list[Finding]:
 
 def _network(model: Any, input_shape: Sequence[int] | None) -> Network:
     if isinstance(model, Graph):
-        extension().check_stmx(encode(model))
+        check(model)
         return from_graph(model)
     if isinstance(model, (str, os.PathLike)):
         return _from_file(os.fspath(model), input_shape)

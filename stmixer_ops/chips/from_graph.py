@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..graph import Description, Graph
+from ..graph.graph import sources
 from .network import Bias, Network, Operation, Population, Shape, Synapses
 
 
@@ -20,8 +21,8 @@ def from_graph(graph: Graph) -> Network:
     return _Reader(graph).network
 
 
-# Kinds of projections that are no synapses, as operations.
-_OPERATIONS = {"max_pool": "max pool", "spike_product": "spike product", "mean": "mean over time"}
+_WEIGHTED = ("conv", "linear", "token_mix")
+_WINDOWS = ("identity", "avg_pool")
 
 
 class _Reader:
@@ -33,6 +34,7 @@ class _Reader:
             for p in graph.populations
             if p["kind"] != "readout"
         }
+        self.graded = {p["name"]: p["current"] for p in graph.populations if p["kind"] == "graded"}
         self.network = Network(
             {p["name"]: self.shapes[p["name"]] for p in graph.populations if p["kind"] == "input"},
             steps=graph.steps,
@@ -67,11 +69,11 @@ class _Reader:
         if self.graph.precision == "int8":
             decay = decay / 2**15
         shape = self.shapes[p["name"]] = self.on_grid(p)
-        synapses = []
-        for current, projection in self.parts(p["current"]):
-            found = self.project(current, projection, threshold)
-            if found is not None:
-                synapses.append(found)
+        synapses = [
+            found
+            for current, projection in self.parts(p["current"])
+            for found in self.project(current, projection, threshold)
+        ]
         biases = [
             Bias(c["name"], largest)
             for c in self.summed(p["current"])
@@ -108,31 +110,70 @@ class _Reader:
 
     def project(
         self, current: Description, projection: Description, threshold: np.ndarray
-    ) -> Synapses | None:
+    ) -> Iterator[Synapses]:
+        """One for each population whose spikes the projection carries."""
         name, kind, source = (projection[key] for key in ("name", "kind", "source"))
-        if kind in _OPERATIONS or kind not in ("conv", "linear", "token_mix"):
-            self.operation(Operation(name, _OPERATIONS.get(kind, kind)))
-            return None
+        if kind not in _WEIGHTED and kind not in _WINDOWS:
+            self.operation(projection)
+            return
         if source not in self.shapes:
-            self.operation(Operation(name, "real values", f"it reads the current {source}"))
-            return None
-        weight = self.graph.tensors[projection["weight"]]
-        offset = projection.get("channel_offset", 0)
-        if kind == "token_mix":
-            channels = current["shape"][0]
-            limits = _per_head(threshold, len(weight))
+            self.add(Operation(name, "real values", f"it reads the current {source}"))
+            return
+        inputs, shape = self.shapes[source], current["shape"]
+        if kind in _WINDOWS:
+            edge = projection.get("kernel", 1)
+            weight = np.full((1, 1, edge, edge), 1.0 / edge**2)
+            kind, channels = "window", inputs[0]
         else:
-            channels = len(weight)
-            if threshold.ndim == 1:
-                threshold = threshold[offset : offset + channels]
-            limits = threshold.reshape(*threshold.shape, *[1] * (weight.ndim - threshold.ndim))
-        return Synapses(
-            name, kind, source, weight,
-            limits / self.worth(projection, weight.ndim, source),
-            self.shapes[source], (channels, *current["shape"][1:]),
-            projection.get("stride", 1), projection.get("padding", 0),
-            bits=8 * weight.itemsize,
-        )  # fmt: skip
+            weight = self.graph.tensors[projection["weight"]]
+            channels = shape[0] if kind == "token_mix" else len(weight)
+        limits = _limits(kind, threshold, weight, projection.get("channel_offset", 0), channels)
+        limits = limits / self.worth(projection, weight.ndim, source)
+        for origin, pool, factor in self.origins(source):
+            yield Synapses(
+                name, kind, origin, weight, limits / factor,
+                inputs, (channels, *shape[1:]), projection.get("stride", 1),
+                projection.get("padding", 0), pool, 8 * weight.itemsize,
+            )  # fmt: skip
+
+    def origins(self, source: str) -> Iterator[tuple[str, int | None, float]]:
+        """Populations of spikes that a source emits, the edge over which it sums them, and what one
+        of them is worth then.
+
+        A graded population emits spikes that others have fired, as they are or pooled.
+        """
+        current = self.graded.get(source)
+        if current is None:
+            yield source, 1, 1.0
+            return
+        for inner in self.summed(current):
+            if self.bias(inner, np.asarray(1.0)) > 0:
+                self.add(Operation(inner["name"], "real values", "a constant between neurons"))
+        for _, projection in self.parts(current):
+            kind, stride = projection["kind"], projection.get("stride", 1)
+            if kind not in ("identity", "avg_pool", "max_pool"):
+                self.operation(projection)
+                continue
+            if kind == "max_pool":
+                self.operation(projection)
+            is_sum = kind == "identity" or (
+                kind == "avg_pool" and projection["kernel"] == stride and not projection["padding"]
+            )
+            part = 1 / projection["kernel"] ** 2 if kind == "avg_pool" else 1.0
+            for origin, pool, factor in self.origins(projection["source"]):
+                yield origin, pool * stride if is_sum and pool else None, part * factor
+
+    def operation(self, projection: Description) -> None:
+        """A projection that is no synapses."""
+        kind = projection["kind"]
+        if kind == "spike_product":
+            self.network.multiplied.update(sources(projection))
+        names = {"mean": "mean over time", **dict.fromkeys(_WEIGHTED, "real values")}
+        self.add(Operation(projection["name"], names.get(kind, kind.replace("_", " "))))
+
+    def add(self, operation: Operation) -> None:
+        if operation not in self.network.operations:
+            self.network.operations.append(operation)
 
     def worth(self, projection: Description, ndim: int, source: str) -> Any:
         """What one step of an integer weight adds, in units of the threshold; 1 of real ones."""
@@ -145,10 +186,6 @@ class _Reader:
         factor = self.graph.tensors[projection["multiplier"]].astype(np.float64)
         return (factor * 2.0**-shift * event).reshape(-1, *[1] * (ndim - 1))
 
-    def operation(self, operation: Operation) -> None:
-        if operation not in self.network.operations:
-            self.network.operations.append(operation)
-
     def readout(self, name: str, behind_mean: bool = True) -> None:
         """Biases that only the readout sums; those at or behind the mean are the head's."""
         known = {b.path for p in self.network.populations for b in p.biases}
@@ -159,6 +196,19 @@ class _Reader:
             for projection in current["projections"]:
                 if projection["source"] in self.currents:
                     self.readout(projection["source"], behind_mean and projection["kind"] != "mean")
+
+
+def _limits(
+    kind: str, threshold: np.ndarray, weight: np.ndarray, offset: int, channels: int
+) -> np.ndarray:
+    """Thresholds that can be compared with the weights."""
+    if kind == "token_mix":
+        return _per_head(threshold, len(weight))
+    if threshold.ndim == 1:
+        threshold = threshold[offset : offset + channels]
+    if kind == "window":
+        threshold = threshold.min()
+    return threshold.reshape(*threshold.shape, *[1] * (weight.ndim - threshold.ndim))
 
 
 def _per_head(threshold: np.ndarray, heads: int) -> np.ndarray:

@@ -21,13 +21,15 @@ class Synapses:
 
     Attributes:
         path: the layer.
-        kind: ``"conv"``, ``"linear"`` (at every position) or ``"token_mix"``.
+        kind: ``"conv"``, ``"linear"`` (at every position), ``"token_mix"``, or ``"window"``: the
+            same kernel in each channel, that of an average or of spikes as they are.
         source: the population whose spikes it carries; None where nobody could tell.
-        weight: ``[out, in, kh, kw]``, ``[out, in]`` or ``[heads, tokens out, tokens in]``.
+        weight: ``[out, in, kh, kw]``, ``[out, in]``, ``[heads, tokens out, tokens in]`` or
+            ``[1, 1, kh, kw]``.
         threshold: of the neurons behind, in units of ``weight`` and such that the two broadcast.
         inputs: ``[C, H, W]`` of the source, after ``pool``; None where nobody could tell.
         outputs: the layer's own channels at the positions of the population; or None.
-        pool: spikes are summed over ``pool`` x ``pool`` positions before.
+        pool: spikes are summed over ``pool`` x ``pool`` positions before; None for another pool.
         bits: of a weight.
     """
 
@@ -40,20 +42,23 @@ class Synapses:
     outputs: Shape | None
     stride: int = 1
     padding: int = 0
-    pool: int = 1
+    pool: int | None = 1
     bits: int = 32
 
     @property
     def kernel(self) -> int:
         """Edge of the kernel, the longer one."""
-        return max(self.weight.shape[2:]) if self.kind == "conv" else 1
+        return max(self.weight.shape[2:]) if self.weight.ndim == 4 else 1
 
     @property
     def channels(self) -> int:
         """Of the source."""
-        if self.kind == "token_mix":
-            return self.inputs[0] if self.inputs else self.weight.shape[0]
-        return self.weight.shape[1]
+        return self.inputs[0] if self.inputs else self.weight.shape[1]
+
+    @property
+    def features(self) -> int:
+        """Channels that it adds to."""
+        return self.outputs[0] if self.outputs else len(self.weight)
 
     @cached_property
     def largest(self) -> float:
@@ -93,26 +98,33 @@ class Synapses:
         if self.kind == "linear" or self.inputs is None or self.outputs is None:
             return int(np.prod(self.weight.shape[1:]))
         taps = [self._taps(axis).sum(1).max(initial=0) for axis in (1, 2)]
-        return int(self.channels * taps[0] * taps[1])
+        return int(self.weight.shape[1] * taps[0] * taps[1])
 
     @cached_property
-    def fan_out(self) -> np.ndarray | None:
-        """Of a source neuron, by its position ``[H, W]``; None without shapes."""
+    def reached(self) -> np.ndarray | None:
+        """Neurons that a spike reaches, by its position ``[H, W]`` behind the pool; None without
+        shapes."""
         if self.inputs is None or self.outputs is None:
             return None
         _, height, width = self.inputs
-        if self.kind == "conv":
+        if self.weight.ndim == 4:
             rows, columns = (self._taps(axis).sum(0) for axis in (1, 2))
-            reached = np.outer(rows, columns) * len(self.weight)
-        else:
-            each = self.weight.shape[1] if self.kind == "token_mix" else len(self.weight)
-            reached = np.full((height, width), each)
-        return reached.repeat(self.pool, 0).repeat(self.pool, 1)
+            return np.outer(rows, columns) * len(self.weight)
+        each = self.weight.shape[1] if self.kind == "token_mix" else len(self.weight)
+        return np.full((height, width), each)
+
+    @property
+    def fan_out(self) -> np.ndarray | None:
+        """The same by the position of the source."""
+        if self.reached is None or self.pool is None:
+            return None
+        return self.reached.repeat(self.pool, 0).repeat(self.pool, 1)
 
     @property
     def count(self) -> int | None:
-        """Pairs of neurons."""
-        return None if self.fan_out is None else int(self.fan_out.sum()) * self.channels
+        """Pairs of neurons; behind a pool that is no sum, of what it emits."""
+        places = self.reached if self.pool is None else self.fan_out
+        return None if places is None else int(places.sum()) * self.channels
 
     def _taps(self, axis: int) -> np.ndarray:
         """Along an axis ``[outputs, inputs]``: whether the kernel at an output covers an input."""
@@ -173,6 +185,7 @@ class Network:
         inputs: the input populations.
         populations: LIF neurons, in order of execution.
         operations: what is not legal without more ado.
+        multiplied: populations whose spikes are multiplied by others'.
         readout_biases: constants that only the readout sums.
         classes: of the readout, 0 without.
         steps: time steps of a static image.
@@ -183,6 +196,7 @@ class Network:
     inputs: dict[str, Shape | None] = field(default_factory=dict)
     populations: list[Population] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
+    multiplied: set[str] = field(default_factory=set)
     readout_biases: list[Bias] = field(default_factory=list)
     classes: int = 0
     steps: int = 1
@@ -202,7 +216,7 @@ class Network:
         """Of one neuron of a population or input, the most, over all that it reaches."""
         found = [s.fan_out for _, s in self.synapses() if s.source == path]
         known = [f for f in found if f is not None]
-        if self.unread or len(known) < len(found):
+        if self.unread or len(known) < len(found) or path in self.multiplied:
             return None
         return int(sum(known).max()) if known else 0  # type: ignore[union-attr]
 

@@ -50,7 +50,7 @@ class Core:
         """Channels of its neurons."""
         if self.population.shape is not None:
             return self.population.shape[0]
-        return max((s.weight.shape[0] for s in self.population.synapses), default=0)
+        return max((s.features for s in self.population.synapses), default=0)
 
     @property
     def kernel_words(self) -> int:
@@ -115,7 +115,7 @@ class _Speck:
         if self.network.unread:  # no sum over sources that nobody knows
             channels = max((s.channels for s in p.synapses), default=0)
         else:
-            channels = sum(c for _, c in {(s.source, s.channels) for s in p.synapses})
+            channels = _channels(p)
         return Core(
             p, channels, behind + padding, max(strides, default=1), padding, tuple(problems)
         )
@@ -151,7 +151,7 @@ class _Speck:
                 "a larger stride",
             )  # fmt: skip
         for s in core.population.synapses:
-            if s.pool not in limits["pools"]:
+            if s.pool is not None and s.pool not in limits["pools"]:
                 pools = ", ".join(map(str, limits["pools"]))
                 yield Finding(s.path, "pooling", BLOCKS, s.pool, pools)
 
@@ -162,7 +162,7 @@ class _Speck:
             kernels = 0
             for s in core.population.synapses:
                 if s.kind != "token_mix":
-                    one = s.channels, len(s.weight), s.kernel
+                    one = s.channels, s.features, s.kernel
                     yield from self.kernels(s.path, *one, kernel_most)
         else:
             one = core.channels, core.features, core.kernel
@@ -281,6 +281,16 @@ class _Speck:
         most = (allowed - stem) // each
         each_block = f"{each} populations a block and {stem} before"
         return f"depth <= {most} (now {depth}): {each_block}" if most > 0 else f"none: {each_block}"
+
+
+def _channels(population: Population) -> int:
+    """Sources of a layer share its channels; layers share them where all their sources do."""
+    layers: dict[str, set[str | None]] = {}
+    sizes: dict[str, int] = {}
+    for s in population.synapses:
+        layers.setdefault(s.path, set()).add(s.source)
+        sizes[s.path] = s.channels
+    return sum({frozenset(found): sizes[path] for path, found in layers.items()}.values())
 
 
 def _largest(start: int, holds: Any, step: int = 1) -> int:

@@ -153,7 +153,7 @@ def test_biases_of_an_int8_network() -> None:
     assert biases["blocks.0.token_mixer"].need == pytest.approx(0.5, rel=0.01)
 
 
-# -- Modules that no graph holds ---------------------------------------------------------------
+# -- Networks with other operations, and modules that no graph holds ---------------------------
 
 
 class Foreign(nn.Module):
@@ -170,10 +170,11 @@ class Foreign(nn.Module):
 CASES = {
     "spikformer": (
         lambda: so.Spikformer(16, embed_dim=32, depth=1, num_heads=4, T=1),
-        {"patch_embed.pool": "max pool", "blocks.0.attn": "spike product"},
+        {"patch_embed.main.3.pool": "max pool", "blocks.0.attn": "spike product"},
     ),
     "ssa": (lambda: small(mixer="ssa"), {"blocks.0.token_mixer.ssa": "spike product"}),
-    "sps": (lambda: small(patch_embed="sps"), {"patch_embed.pool": "max pool"}),
+    "sps": (lambda: small(patch_embed="sps"), {"patch_embed.main.2.pool": "max pool"}),
+    "its own patch splitting": (lambda: so.SPS(3, 32), {"pool": "max pool"}),
     "block": (lambda: so.STMBlock(32, 16, 4), {}),
     "attention": (lambda: so.SSA(32, 4), {"": "spike product"}),
     "foreign": (Foreign, {"act": "GELU"}),
@@ -183,7 +184,8 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_other_modules_are_read_one_by_one(name: str) -> None:
+def test_other_networks(name: str) -> None:
+    """Exported with their operations, or read module by module."""
     make, operations = CASES[name]
     torch.manual_seed(0)
     model = make().train()
@@ -204,8 +206,14 @@ def test_figures_of_spikformer() -> None:
     rows = {r.path: r for r in so.check_async(CASES["spikformer"][0]()).layers}
     first, hidden = rows["patch_embed.main.0.lif"], rows["blocks.0.mlp.lif1"]
     assert (first.neurons, first.weights, first.fan_in) == (4 * 256, 4 * 27, 27)
-    assert (hidden.neurons, hidden.weights, hidden.fan_in) == (128 * 16, 32 * 128, 32)
+    assert (hidden.neurons, hidden.weights, hidden.fan_in) == (128 * 16, 3 * 32 * 128, 3 * 32)
     assert rows["blocks.0.attn.attn_lif"].neurons == 32 * 16
+    # The stream sums the spikes of two populations for q, and of three for the MLP: graded spikes
+    # are not stored, so each reaches the layer by itself.
+    assert rows["blocks.0.attn.q_lif"].fan_in == 2 * 32
+    assert rows["blocks.0.mlp.lif1"].fan_out == 32
+    assert rows["blocks.0.attn.q_lif"].fan_out is None  # it depends on k and v
+    assert rows["blocks.0.attn.proj_lif"].fan_out == 128
 
 
 def test_batch_norm_that_does_not_fold() -> None:

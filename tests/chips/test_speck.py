@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.chip_networks import conv, dvs_net, fired, joined
+from support.chip_networks import conv, dvs_net, fired, joined, read_out
 from torch import nn
 
 import stmixer_ops as so
@@ -126,10 +127,10 @@ def test_sources_share_the_kernel_of_a_core() -> None:
     report = so.check_async(joined(64, (300, 3, 1, 1), (400, 1, 1, 0)), "speck2f")
     assert findings(report, "kernel memory")["lif"].need == 700 * 16 * 64
     assert not findings(report, "one kernel a core")
-    shifted = so.check_async(joined(64, (300, 3, 1, 1), (400, 2, 1, 0)), "speck2f")
-    assert findings(shifted, "kernel memory")["lif"].need == 700 * 16 * 64
-    wider = so.check_async(joined(64, (300, 3, 1, 1), (400, 4, 1, 0)), "speck2f")
-    assert findings(wider, "kernel memory")["lif"].need == 700 * 32 * 64  # 5x5
+    shifted = so.check_async(joined(64, (300, 2, 2, 0), (400, 5, 2, 2)), "speck2f")
+    assert findings(shifted, "kernel memory")["lif"].need == 700 * 32 * 64  # 5x5
+    aligned = so.check_async(joined(64, (300, 4, 2, 1), (400, 2, 2, 0)), "speck2f")
+    assert findings(aligned, "kernel memory")["lif"].need == 700 * 16 * 64  # 4x4
 
 
 def test_sources_of_two_strides_share_none() -> None:
@@ -184,6 +185,33 @@ def test_the_threshold_in_steps_of_the_weights(weight: float, blocks: bool) -> N
     assert bool(found) == blocks
     if found:
         assert found["1"].need == 42_334 and found["1"].allowed == 32_767  # 127 / .003
+
+
+def test_pools_of_a_graph_are_those_of_modules() -> None:
+    """Two layers with an average of neighbours between, either way."""
+    net = nn.Sequential(
+        conv(2, 8, 3, 1, 1), fired(), nn.AvgPool2d(2), conv(8, 4, 3, 1, 1), fired()
+    ).eval()
+    graph = so.Graph()
+    graph.add_input("input", (2, 16, 16))
+    first = graph.projection("0", "conv", "input", net[0].weight, padding=1)
+    graph.add_current("a", (8, 16, 16), [first])
+    graph.add_lif("1", "a", (8, 16, 16), decay=1.0, soft_reset=True)
+    graph.add_current("b", (8, 8, 8), [graph.projection("2", "avg_pool", "1", kernel=2, stride=2)])
+    graph.add_graded("pooled", "b", (8, 8, 8))
+    second = graph.projection("3", "conv", "pooled", net[3].weight, padding=1)
+    graph.add_current("c", (4, 8, 8), [second])
+    graph.add_lif("4", "c", (4, 8, 8), decay=1.0, soft_reset=True)
+    read_out(graph, "4", (4, 8, 8))
+    ours, theirs = (
+        so.check_async(graph, "speck2f"),
+        so.check_async(net, "speck2f", input_shape=(2, 16, 16)),
+    )
+    assert ours.ok and ours.cores == theirs.cores
+    for a, b in zip(ours.layers, theirs.layers, strict=True):
+        assert replace(a, largest_weight=b.largest_weight) == b
+        assert a.largest_weight == pytest.approx(b.largest_weight)
+    assert ours.layers[0].fan_out == 9 * 4  # each of four neighbours reaches the same nine
 
 
 @pytest.mark.parametrize(("edge", "fits"), [(2, True), (4, True), (8, False)])
