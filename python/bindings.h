@@ -22,5 +22,6 @@ void bind_ops(pybind11::module_& m);
 void bind_kernels(pybind11::module_& m);  // after bind_ops, which brings Neuron
 void bind_engine(pybind11::module_& m);
 void bind_ceiling(pybind11::module_& m);
+void bind_events(pybind11::module_& m);
 
 }  // namespace stmixer

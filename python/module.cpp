@@ -7,4 +7,5 @@ PYBIND11_MODULE(_C, m) {
   stmixer::bind_kernels(m);
   stmixer::bind_engine(m);
   stmixer::bind_ceiling(m);
+  stmixer::bind_events(m);
 }

@@ -42,7 +42,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     ),
     "graph": ("Graph",),
     "engine": ("Engine",),
-    "events": (),
+    "events": ("EventSimulator",),
     "ops": ("use_backend", "backend_report"),
     "data": (),
     "train": (),
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     )  # fmt: skip
     from .chips import check_async
     from .engine import Engine
+    from .events import EventSimulator
     from .graph import Graph
     from .models import (
         Spikformer,
@@ -113,6 +114,7 @@ __all__ = [
     "STM",
     "ChannelMLP",
     "Engine",
+    "EventSimulator",
     "Graph",
     "SMLLoss",
     "STMBlock",

@@ -42,7 +42,7 @@ ALLOWED = {
     "train": {"data", "models", "nn", "functional"},
     "data": {"events"},
     "engine": {"graph"},
-    "events": {"graph"},
+    "events": {"engine", "graph"},
     "graph": set(),
     "models": {"nn", "functional", "surrogate"},
     "nn": {"functional", "ops", "surrogate"},

@@ -77,7 +77,7 @@ class Engine:
                 neurons that give several spikes a step, a mean of spikes (average a current), token
                 mixing with a bias. Cycles and delays cannot be expressed.
         """
-        self._open(stmx.encode(graph), _thread_count(num_threads))
+        self._open(stmx.encode(graph), thread_count(num_threads))
 
     def _open(self, content: bytes, num_threads: int) -> None:
         """From the bytes of a file, which are kept for :meth:`save` and for copies."""
@@ -153,16 +153,12 @@ class Engine:
         Raises:
             ValueError: naming the file and what is wrong with it.
         """
-        num_threads = _thread_count(num_threads)
-        if isinstance(path, (bytes, bytearray, memoryview)):
-            name, content = f"content of {memoryview(path).nbytes} bytes", bytes(path)
-        else:
-            name, content = os.fspath(path), user_path(path).read_bytes()
+        num_threads = thread_count(num_threads)
+        name, content = read_content(path)
         try:
             return cls._of(content, num_threads)
         except ValueError as error:
-            reason = stand_in(content) or error
-            raise ValueError(f"{name} is not a usable engine file: {reason}") from None
+            raise unusable(name, content, error) from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the engine as a safetensors file (by custom ``*.stmx``), whole or not at all."""
@@ -351,6 +347,18 @@ def _make_stats(layers: list[Any], activity: list[tuple[int, int]], source: _Sou
     return Stats(rows, source.batch, source.steps)
 
 
+def read_content(path: str | os.PathLike[str] | bytes | bytearray | memoryview) -> tuple[str, bytes]:
+    """What errors call a file, or the content that is given in its place, and the content."""
+    if isinstance(path, (bytes, bytearray, memoryview)):
+        return f"content of {memoryview(path).nbytes} bytes", bytes(path)
+    return os.fspath(path), user_path(path).read_bytes()
+
+
+def unusable(name: str, content: bytes, error: ValueError) -> ValueError:
+    """The error of a file that holds no network."""
+    return ValueError(f"{name} is not a usable engine file: {stand_in(content) or error}")
+
+
 def _numbers(values: Any) -> list[float] | None:
     """Of a number, a sequence, an array or a tensor."""
     return None if values is None else np.asarray(values, np.float64).reshape(-1).tolist()
@@ -369,7 +377,7 @@ def _address(x: Any) -> int:
     return x.ctypes.data if isinstance(x, np.ndarray) else x.data_ptr()
 
 
-def _thread_count(given: int | None) -> int:
+def thread_count(given: int | None) -> int:
     if given is not None:
         return integer("num_threads", given)
     if hasattr(os, "sched_getaffinity"):

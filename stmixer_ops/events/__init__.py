@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from .files import read, write
     from .frames import crop, downsample, to_frames
     from .picture import draw_recording
+    from .result import EventResult, EventStats, RunStats
+    from .simulator import EventSimulator
+    from .stream import EventStream
     from .summary import Summary, summarize
 
 __getattr__ = loader(
@@ -23,13 +26,21 @@ __getattr__ = loader(
         "files": ("read", "write"),
         "frames": ("crop", "downsample", "to_frames"),
         "picture": ("draw_recording",),
+        "result": ("EventResult", "EventStats", "RunStats"),
+        "simulator": ("EventSimulator",),
+        "stream": ("EventStream",),
         "summary": ("Summary", "summarize"),
     },
 )
 
 __all__ = [
     "DTYPE",
+    "EventResult",
+    "EventSimulator",
+    "EventStats",
+    "EventStream",
     "Events",
+    "RunStats",
     "Summary",
     "as_events",
     "crop",
