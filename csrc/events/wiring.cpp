@@ -237,6 +237,15 @@ class NeuronMaker {
 
 Layout::Layout(const CheckedGraph& checked) : checked(&checked) {
   const graph::Graph& g = graph();
+  for (const Population& p : g.populations)
+    if (p.kind == Population::Kind::graded)
+      fail(p.name, "emits values: the simulator carries spikes only");
+  for (const Current& c : g.currents)
+    for (const Projection& p : c.projections)
+      if (p.kind > Kind::mean)
+        fail(p.name,
+             "is a pool, a product of spikes or an identity, which the simulator does not "
+             "know yet");
   std::vector<int> source_of(g.populations.size(), -1);
   for (size_t i = 0; i < g.populations.size(); ++i) {
     const Population& p = g.populations[i];

@@ -347,7 +347,9 @@ def _make_stats(layers: list[Any], activity: list[tuple[int, int]], source: _Sou
     return Stats(rows, source.batch, source.steps)
 
 
-def read_content(path: str | os.PathLike[str] | bytes | bytearray | memoryview) -> tuple[str, bytes]:
+def read_content(
+    path: str | os.PathLike[str] | bytes | bytearray | memoryview,
+) -> tuple[str, bytes]:
     """What errors call a file, or the content that is given in its place, and the content."""
     if isinstance(path, (bytes, bytearray, memoryview)):
         return f"content of {memoryview(path).nbytes} bytes", bytes(path)

@@ -25,7 +25,10 @@ def columns_of(events: Any, name: str) -> tuple[Columns, list[np.ndarray]]:
 
 def is_recording(data: Any) -> bool:
     """Whether ``data`` is one recording and not several."""
-    return isinstance(data, Mapping) or getattr(getattr(data, "dtype", None), "names", None) is not None
+    return (
+        isinstance(data, Mapping)
+        or getattr(getattr(data, "dtype", None), "names", None) is not None
+    )
 
 
 def recordings_of(data: Any) -> list[Any]:

@@ -130,9 +130,7 @@ def spikes_of(outcomes: Sequence[Outcome], shapes: Shapes) -> dict[str, np.ndarr
     for number, outcome in enumerate(outcomes):
         t, population, index = (
             np.frombuffer(column, dtype)
-            for column, dtype in zip(
-                outcome["spikes"], (np.int64, np.int32, np.int32), strict=True
-            )
+            for column, dtype in zip(outcome["spikes"], (np.int64, np.int32, np.int32), strict=True)
         )
         for i, (name, _) in enumerate(shapes):
             mine = population == i

@@ -192,9 +192,7 @@ class EventSimulator:
                     RuntimeWarning,
                     stacklevel=3,
                 )
-        return EventResult(
-            outcomes, self.input_name, self._shapes, self.num_classes, record, trace
-        )
+        return EventResult(outcomes, self.input_name, self._shapes, self.num_classes, record, trace)
 
     def stream(self, t0: int = 0) -> EventStream:
         """A recording that is pushed in pieces."""
