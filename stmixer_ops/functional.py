@@ -60,8 +60,8 @@ register_when_counted()
 
 
 def _results(*values: Tensor | None) -> Any:
-    asked = tuple(v for v in values if v is not None)
-    return asked[0] if len(asked) == 1 else asked
+    requested = tuple(v for v in values if v is not None)
+    return requested[0] if len(requested) == 1 else requested
 
 
 def lif(
@@ -140,28 +140,15 @@ def bn_lif(
     """
     check_time_first(x, "x", min_dim=2)
     check_state(v_init, x)
-    channel_dim = _bn_lif.check(
-        x, weight, bias, running_mean, running_var, training, residual, channel_dim
-    )
+    channel_dim = _bn_lif.check_channel_dim(x, channel_dim)
     spec = LIFSpec(threshold, decay, reset, detach_reset, surrogate)
-    s, total, v, bits = _bn_lif.bn_lif(
-        x,
-        weight,
-        bias,
-        running_mean,
-        running_var,
-        training=training,
-        momentum=momentum,
-        eps=eps,
-        residual=residual,
-        keep_sum=return_sum,
-        return_state=return_state,
-        channel_dim=channel_dim,
-        pack=pack,
-        spec=spec,
-        v_init=v_init,
-        backend=backend,
+    statistics = (running_mean, running_var, training, eps)
+    requested = (return_sum or residual is not None, return_state, pack)
+    call = _bn_lif.ForwardCall(
+        x, weight, bias, *statistics, residual, v_init, channel_dim, *spec.neuron, *requested
     )
+    _bn_lif.check(call)
+    s, total, v, bits = _bn_lif.bn_lif(call, spec, momentum, return_sum, backend)
     return _results(
         s, total if return_sum else None, v if return_state else None, bits if pack else None
     )
@@ -305,24 +292,15 @@ def conv_lif(
     and the sum add 2 each. The currents never reach memory on a GPU.
     Kernels give no gradient; where one is asked for, the reference runs.
     """
-    _conv_lif.check(s, weight, bias, stride, padding, residual, v_init, pack)
+    check_pack(pack)
     spec = LIFSpec(threshold, decay, reset, detach_reset, surrogate)
     dense = pack != "only"
-    out, total, v, bits = _conv_lif.conv_lif(
-        s,
-        weight,
-        bias,
-        stride,
-        padding,
-        residual,
-        spec,
-        v_init,
-        keep_spikes=dense,
-        keep_sum=return_sum,
-        return_state=return_state,
-        pack=bool(pack),
-        backend=backend,
+    requested = (dense, return_sum, return_state, bool(pack))
+    call = _conv_lif.Call(
+        s, weight, bias, residual, v_init, stride, padding, *spec.neuron, *requested
     )
+    _conv_lif.check(call)
+    out, total, v, bits = _conv_lif.conv_lif(call, spec, backend)
     return _results(
         out if dense else bits,
         total if return_sum else None,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import stmixer_ops as so
 from stmixer_ops._files import work_folder, write_atomically
@@ -63,6 +64,10 @@ def test_home_is_expanded(tmp_path, monkeypatch):
     so.Engine.load("~/m.stmx")
     save_checkpoint("~/new/m.safetensors", model(), CONFIG)
     assert load_checkpoint("~/new/m.safetensors").path == tmp_path / "new" / "m.safetensors"
+    torch.save(model().state_dict(), tmp_path / "m.pth")
+    so.load_pretrained(model(), "~/m.pth")
+    with pytest.raises(FileNotFoundError, match="~nobody-of-this-name/m.pth"):
+        so.load_pretrained(model(), "~nobody-of-this-name/m.pth")  # as a shell leaves it
 
 
 def test_errors_name_the_file_and_not_the_temporary_one(tmp_path):

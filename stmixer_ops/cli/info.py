@@ -13,7 +13,7 @@ from ..data import finds_data, first_images, load_stored, stored_preparation
 from ..measure.cost import measure_cost
 from ..measure.energy import Cost
 from ..measure.rates import fit_rates
-from ..measure.table import energy, format_table, quantity
+from ..measure.table import quantity
 from ..models import create_model
 from ..models.base import SpikingClassifier
 from ..train.checkpoint import Checkpoint, load_checkpoint
@@ -94,18 +94,5 @@ def _show(model: SpikingClassifier, parameters: int, source: str, cost: Cost) ->
         f"{model.num_tokens} tokens, T={model.T}, {model.reset_mode} reset, "
         f"{quantity(parameters)} parameters"
     )
-    print(f"per image, measured on {source}:\n")
-    rows = [
-        [
-            row.path,
-            "-" if row.rate is None else f"{row.rate:.3f}",
-            "-" if row.rate is None else quantity(row.spikes),
-            quantity(row.macs) if row.macs else "-",
-            quantity(row.sops) if row.sops else "-",
-            energy(row.energy),
-        ]
-        for row in cost.rows
-    ]
-    totals = [quantity(cost.total(field)) for field in ("spikes", "macs", "sops")]
-    rows.append(["total", f"{cost.rate:.3f}", *totals, energy(cost.total("energy"))])
-    print(format_table(["layer", "rate", "spikes", "MACs", "SOPs", "energy"], rows))
+    print(f"measured on {source}:\n")
+    print(cost.table())

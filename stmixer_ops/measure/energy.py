@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,6 +53,34 @@ class Cost:
         """Sum of a column: "spikes", "macs", "sops" or "energy"."""
         return sum(getattr(row, field) for row in self.rows)
 
+    def table(self) -> str:
+        """As :meth:`Costs.table`, with the rate over all neurons."""
+        return _table(self.rows, self.rate)
+
+
+def _table(rows: Sequence[Row], rate: float | None = None) -> str:
+    """Figures per image, the layers one a line and their sums below, with the ``rate`` of all."""
+    lines = [
+        [
+            row.path or "(model)",
+            quantity(row.neurons) if row.neurons else "-",
+            "-" if row.rate is None else quantity(row.spikes),
+            "-" if row.rate is None else f"{row.rate:.3f}",
+            quantity(row.sops) if row.sops else "-",
+            quantity(row.macs) if row.macs else "-",
+            energy(row.energy),
+        ]
+        for row in rows
+    ]
+    neurons, spikes, sops, macs = (
+        quantity(sum(getattr(row, field) for row in rows))
+        for field in ("neurons", "spikes", "sops", "macs")
+    )
+    overall = "" if rate is None else f"{rate:.3f}"
+    total = energy(sum(row.energy for row in rows))
+    lines.append(["total", neurons, spikes, overall, sops, macs, total])
+    return format_table(["per image", "neurons", "spikes", "rate", "SOPs", "MACs", "energy"], lines)
+
 
 class Costs:
     """Energy, table and CSV of something that counted operations layer by layer.
@@ -83,27 +111,7 @@ class Costs:
 
     def table(self) -> str:
         """The layers as text, one a line: all figures per image, but for the rate."""
-        rows = [row.per(self.images) for row in self.layer_totals()]
-        lines = [
-            [
-                row.path or "(model)",
-                quantity(row.neurons) if row.neurons else "-",
-                "-" if row.rate is None else quantity(row.spikes),
-                "-" if row.rate is None else f"{row.rate:.3f}",
-                quantity(row.sops) if row.sops else "-",
-                quantity(row.macs) if row.macs else "-",
-                energy(row.energy),
-            ]
-            for row in rows
-        ]
-        neurons, spikes, sops, macs = (
-            quantity(sum(getattr(row, field) for row in rows))
-            for field in ("neurons", "spikes", "sops", "macs")
-        )
-        lines.append(["total", neurons, spikes, "", sops, macs, energy(self.energy())])
-        return format_table(
-            ["per image", "neurons", "spikes", "rate", "SOPs", "MACs", "energy"], lines
-        )
+        return _table([row.per(self.images) for row in self.layer_totals()])
 
     def to_csv(self, path: str | Path) -> None:
         """Write the table to ``path``, which appears whole or not at all; energy in picojoules."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._files import stand_in
+from .._files import stand_in, user_path
 
 _array: Any = np.zeros(0).__reduce__()[0]
 _scalar: Any = np.float64(0).__reduce__()[0]  # type: ignore[call-arg, index]
@@ -62,7 +62,7 @@ def read_weights(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[di
     if isinstance(source, Mapping):
         origin, content = "the state dict", source
     elif isinstance(source, (str, os.PathLike)):
-        path = Path(source).expanduser()
+        path = user_path(source)
         origin, content = str(path), _read(path)
     else:
         raise TypeError(f"source must be a path or a state dict, got {type(source).__name__}")

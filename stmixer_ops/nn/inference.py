@@ -154,7 +154,7 @@ def _fold_into(
 
 def fires_at_threshold(lif: LIF) -> bool:
     """Whether the surrogate is a step forward: users may give any callable."""
-    u = torch.tensor([-1.0, -1e-6, 0.0, 1e-6, 1.0])
+    u = torch.tensor([-1.0, -1e-6, 0.0, 1e-6, 1.0], device="cpu")
     with torch.no_grad():
         fired = lif.surrogate(u)
     return torch.equal(fired.to(u), (u >= 0).to(u))

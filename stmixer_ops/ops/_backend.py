@@ -57,7 +57,7 @@ class use_backend:
         _forced = self._outer.pop()
 
 
-def _observer(asked: bool) -> str | None:
+def _observer(by_name: bool) -> str | None:
     """Who looks on and can do nothing with a kernel, which is no operation of PyTorch's, or None.
 
     All that a graph which Dynamo traces may depend on are its inputs; an export is no such graph.
@@ -68,7 +68,7 @@ def _observer(asked: bool) -> str | None:
         return "torch.onnx.export" if torch.onnx.is_in_onnx_export() else None
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation"
-    if torch._C._get_tracing_state() is not None and not asked:
+    if torch._C._get_tracing_state() is not None and not by_name:
         return "torch.jit.trace"  # a trace may hold kernels, but none that are saved or trained
     return None
 
@@ -78,14 +78,14 @@ def _obstacle(
     name: str,
     kernels: Mapping[str, str | None],
     tensors: tuple[Tensor | None, ...],
-    asked: bool,
+    by_name: bool,
 ) -> str | None:
-    """Why backend ``name``, ``asked`` for by name or not, cannot run this call, or None."""
+    """Why backend ``name``, requested ``by_name`` or not, cannot run this call, or None."""
     if name == "reference":
         return None
     if name not in kernels:
         return f"{op} has no {name} kernels"
-    observer = _observer(asked)
+    observer = _observer(by_name)
     if observer is not None:
         return f"{observer} sees through plain PyTorch only, which is the backend 'reference'"
     return kernels[name] or OBSTACLES[name](*tensors)

@@ -18,9 +18,9 @@ from . import _native
 
 
 @dataclass(frozen=True)
-class Way:
-    """How kernels come to run: what to call it, on which type of device, and the call, which takes
-    the parameters, the address of the scratch memory and the device."""
+class Runtime:
+    """Who compiled the kernels, the type of device they run on, and what launches them: a function
+    of the parameters, the address of the scratch memory and the device."""
 
     name: str
     device: str
@@ -29,10 +29,10 @@ class Way:
 
 def run(parameters: Any, device: torch.device) -> None:
     """On a GPU: on PyTorch's current stream."""
-    assert isinstance(WAY, Way)
+    assert isinstance(RUNTIME, Runtime)
     num_bytes = parameters.cuda_scratch_bytes()
     scratch = torch.empty(num_bytes, dtype=torch.uint8, device=device) if num_bytes else None
-    WAY.launch(parameters, _native.address(scratch), device)
+    RUNTIME.launch(parameters, _native.address(scratch), device)
 
 
 def _launch_built_in(parameters: Any, scratch: int, device: torch.device) -> None:
@@ -86,12 +86,12 @@ def _launch_with_cupy(parameters: Any, scratch: int, device: torch.device) -> No
                 raise RuntimeError(f"{name}: {error}") from error
 
 
-def _find() -> Way | str:
-    """The way of this installation, or why there is none; a constant of the process."""
+def _find() -> Runtime | str:
+    """That of this installation, or why there is none; a constant of the process."""
     if _native.missing is not None:
         return _native.missing
     if _native.extension().CUDA_BUILT_IN:
-        return Way("kernels built in", "cuda", _launch_built_in)
+        return Runtime("kernels built in", "cuda", _launch_built_in)
     if not torch.version.cuda:
         return "no kernels were built in, and this PyTorch is not one for CUDA"
     if importlib.util.find_spec("cupy") is None:
@@ -99,7 +99,7 @@ def _find() -> Way | str:
             "no kernels were built in (there was no nvcc, or STMIXER_CUDA=OFF), "
             "and CuPy, whose NVRTC compiles them, is not installed"
         )
-    return Way("kernels compiled by CuPy's NVRTC", "cuda", _launch_with_cupy)
+    return Runtime("kernels compiled by CuPy's NVRTC", "cuda", _launch_with_cupy)
 
 
-WAY = _find()
+RUNTIME = _find()

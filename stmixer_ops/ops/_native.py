@@ -44,9 +44,14 @@ def run(parameters: Any, device: torch.device) -> None:
 
 @lru_cache(maxsize=256)
 def neuron(
-    threshold: float, decay: float, reset: str, detach: bool, surrogate: str, scale: float
+    threshold: float,
+    decay: float,
+    reset: str,
+    detach: bool = False,
+    surrogate: str = Dspike.name,
+    scale: float = 1.0,
 ) -> object:
-    """The C++ description of a neuron; the surrogate does not matter in forward."""
+    """The C++ description of a neuron; forward does not read the last three."""
     return extension().Neuron(
         threshold, decay, reset == "hard", detach, SURROGATE_CODES[surrogate], scale
     )
@@ -130,9 +135,9 @@ def empty_bits(x: Tensor) -> Tensor:
     )
 
 
-def nothing(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """What an op returns in the place of a result that was not asked for."""
-    return torch.empty(0, dtype=dtype, device=x.device)
+def placeholder(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """The empty tensor that an op returns in the place of a result that was not requested."""
+    return x.new_empty(0, dtype=dtype)
 
 
 def rows_are_words(x: Tensor, strides: tuple[int, ...]) -> bool:

@@ -68,8 +68,8 @@ def triton(*tensors: Tensor | None) -> str | None:
 
 
 def cuda(*tensors: Tensor | None) -> str | None:
-    way = _cuda.WAY
-    return way if isinstance(way, str) else _misplaced(tensors, way.device, "a GPU")
+    runtime = _cuda.RUNTIME
+    return runtime if isinstance(runtime, str) else _misplaced(tensors, runtime.device, "a GPU")
 
 
 OBSTACLES: dict[str, Callable[..., str | None]] = {"cuda": cuda, "triton": triton, "cpu": cpu}

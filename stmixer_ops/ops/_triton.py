@@ -30,8 +30,10 @@ def neuron(threshold: float, decay: float, reset: str) -> dict[str, object]:
     return {"THRESHOLD": threshold, "DECAY": decay, "HARD": reset == "hard"}
 
 
-def gradient(detach_reset: bool, surrogate: str, scale: float) -> dict[str, object]:
-    """Constants of a kernel that differentiates; B is the second number ``slope`` wants."""
+def differentiable_neuron(
+    threshold: float, decay: float, reset: str, detach_reset: bool, surrogate: str, scale: float
+) -> dict[str, object]:
+    """Constants of a kernel that differentiates; A and B are those of :func:`surrogate_slope`."""
     constant = {
         Dspike.name: 2.0 * scale / math.tanh(scale),  # 4 gamma / (2 tanh gamma)
         PiecewiseQuadratic.name: scale * scale,
@@ -39,7 +41,13 @@ def gradient(detach_reset: bool, surrogate: str, scale: float) -> dict[str, obje
         ATan.name: math.pi / 2 * scale,
         Sigmoid.name: 0.0,
     }[surrogate]
-    return {"DETACH": detach_reset, "SURROGATE": surrogate, "A": scale, "B": constant}
+    return {
+        **neuron(threshold, decay, reset),
+        "DETACH": detach_reset,
+        "SURROGATE": surrogate,
+        "A": scale,
+        "B": constant,
+    }
 
 
 @triton.jit
@@ -187,6 +195,6 @@ def state_type(dtype: torch.dtype) -> tl.dtype:
     return tl.float64 if dtype == torch.float64 else tl.float32
 
 
-def asked(result: Tensor) -> Tensor | None:
-    """What a kernel is given for a result that may not have been asked for."""
+def requested(result: Tensor) -> Tensor | None:
+    """``result``, or None if it is a placeholder: kernels then leave it out."""
     return result if result.numel() else None

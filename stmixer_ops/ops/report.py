@@ -48,12 +48,12 @@ def _triton_line() -> str:
 
 
 def _cuda_line() -> str:
-    way = _cuda.WAY
-    if isinstance(way, str):
-        return f"not available: {way}"
+    runtime = _cuda.RUNTIME
+    if isinstance(runtime, str):
+        return f"not available: {runtime}"
     if not torch.cuda.is_available():
-        return f"not available: no GPU ({way.name})"
-    return f"available: {way.name}, on {torch.cuda.get_device_name()}"
+        return f"not available: no GPU ({runtime.name})"
+    return f"available: {runtime.name}, on {torch.cuda.get_device_name()}"
 
 
 def _reference_line() -> str:

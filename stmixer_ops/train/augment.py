@@ -106,6 +106,12 @@ def _timm_mix(recipe: Recipe, data: ImageData) -> Mix | None:
         return None
     from timm.data import Mixup
 
+    pairs = min(recipe.batch_size, len(data.train)) // 2
+    if not pairs:
+        raise ValueError(
+            "batch_size must be at least 2 for mixup and cutmix, which mix pairs of images, "
+            f"got {recipe.batch_size} and {len(data.train)} training images"
+        )
     mixup = Mixup(
         mixup_alpha=recipe.mixup,
         cutmix_alpha=recipe.cutmix,

@@ -48,7 +48,7 @@ def training_batches(
 
     Samples are as the set holds them, or whatever ``transform`` makes of a PIL image.
     """
-    order = torch.randperm(len(samples), generator=generator(*seed))
+    order = torch.randperm(len(samples), generator=generator(*seed), device="cpu")
     order = order[: batch_size * steps_per_epoch(len(samples), batch_size)]
     source: SampleSet | Transformed = samples
     if transform is not None:
@@ -60,7 +60,7 @@ def evaluation_batches(
     samples: SampleSet, batch_size: int, workers: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """All samples in their order, as the set holds them."""
-    return _batches(samples, torch.arange(len(samples)), batch_size, workers)
+    return _batches(samples, torch.arange(len(samples), device="cpu"), batch_size, workers)
 
 
 def _batches(

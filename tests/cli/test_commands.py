@@ -246,8 +246,10 @@ def test_info_of_a_named_model(capsys):
     assert main(["info", "stmixer_2_32_4.cifar10", "--T", "2", "--images", "2"]) == 0
     text = capsys.readouterr().out
     assert "3x32x32 to 10 classes, depth 2, width 32, 4 heads, 64 tokens, T=2" in text
-    rates = [float(m) for m in re.findall(r"lif\d? +(0\.\d+)", text)]
+    rates = [float(m) for m in re.findall(r"lif\d? .* (0\.\d{3})  ", text)]
     assert len(rates) == 14 and min(rates) > 0.005, "calibrated norms let every layer fire"
+    total = float(re.search(r"total .* (0\.\d{3})  ", text)[1])
+    assert min(rates) < total < max(rates), "the rate over all neurons"
 
 
 def test_compile_and_run(checkpoint, tmp_path, capsys):

@@ -134,12 +134,12 @@ def test_a_failed_launch_names_the_kernel_and_the_error():
 
 
 def test_report_says_which_way_or_why_neither(monkeypatch):
-    monkeypatch.setattr(_cuda, "WAY", "no kernels were built in, because")
+    monkeypatch.setattr(_cuda, "RUNTIME", "no kernels were built in, because")
     assert so.backend_report()["cuda"] == "not available: no kernels were built in, because"
     with pytest.raises(RuntimeError, match="lif: backend='cuda' cannot run this call: no kernels"):
         F.lif(torch.zeros(2, 3), backend="cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(_cuda, "WAY", cuda_host.EMULATED)
+    monkeypatch.setattr(_cuda, "RUNTIME", cuda_host.EMULATED)
     assert so.backend_report()["cuda"] == "not available: no GPU (kernels compiled for the CPU)"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
@@ -149,23 +149,23 @@ def test_report_says_which_way_or_why_neither(monkeypatch):
 @pytest.mark.parametrize("built_in", [True, False])
 @pytest.mark.parametrize("cupy", [True, False])
 @pytest.mark.parametrize("version", ["13.0", None])
-def test_which_way(monkeypatch, built_in, cupy, version):
+def test_which_runtime(monkeypatch, built_in, cupy, version):
     monkeypatch.setattr(_C, "CUDA_BUILT_IN", built_in)
     monkeypatch.setattr(torch.version, "cuda", version)
     found = importlib.machinery.ModuleSpec("cupy", None) if cupy else None
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
-    way = _cuda._find()
+    runtime = _cuda._find()
     if built_in:
-        assert isinstance(way, _cuda.Way)
-        assert way.name == "kernels built in"
+        assert isinstance(runtime, _cuda.Runtime)
+        assert runtime.name == "kernels built in"
     elif version is None:
-        assert way == "no kernels were built in, and this PyTorch is not one for CUDA"
+        assert runtime == "no kernels were built in, and this PyTorch is not one for CUDA"
     elif cupy:
-        assert isinstance(way, _cuda.Way)
-        assert "NVRTC" in way.name
+        assert isinstance(runtime, _cuda.Runtime)
+        assert "NVRTC" in runtime.name
     else:
-        assert isinstance(way, str)
-        assert "CuPy, whose NVRTC compiles them, is not installed" in way
+        assert isinstance(runtime, str)
+        assert "CuPy, whose NVRTC compiles them, is not installed" in runtime
 
 
 class Place:
@@ -217,7 +217,7 @@ def test_launches_by_cupy(monkeypatch):
     cuda = types.SimpleNamespace(Device=Place, ExternalStream=Place)
     cupy = types.SimpleNamespace(RawModule=Module, cuda=cuda)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    monkeypatch.setattr(_cuda, "WAY", _cuda.Way("CuPy", "cpu", _cuda._launch_with_cupy))
+    monkeypatch.setattr(_cuda, "RUNTIME", _cuda.Runtime("CuPy", "cpu", _cuda._launch_with_cupy))
     stream = types.SimpleNamespace(cuda_stream=77)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
     x = torch.randn(32, 5, 64).bfloat16()

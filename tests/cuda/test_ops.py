@@ -34,17 +34,17 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """Where the tensors of a test live, with kernels for them."""
     if request.param == "emulated":
         cuda_host.library()
-        monkeypatch.setattr(_cuda, "WAY", cuda_host.EMULATED)
+        monkeypatch.setattr(_cuda, "RUNTIME", cuda_host.EMULATED)
         return "cpu"
-    if isinstance(_cuda.WAY, str):
-        pytest.skip(_cuda.WAY)
+    if isinstance(_cuda.RUNTIME, str):
+        pytest.skip(_cuda.RUNTIME)
     return "cuda"
 
 
 @pytest.fixture
 def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda_host.library()
-    monkeypatch.setattr(_cuda, "WAY", cuda_host.EMULATED)
+    monkeypatch.setattr(_cuda, "RUNTIME", cuda_host.EMULATED)
 
 
 def move(device, *tensors):

@@ -356,6 +356,13 @@ def test_custom_surrogates_are_fine():
                                    atol=1e-4)  # fmt: skip
 
 
+def test_the_default_device_does_not_matter():
+    model = stmixer()
+    with torch.device("meta"):
+        optimized = so.optimize_for_inference(model)
+    assert torch.equal(optimized(images()), so.optimize_for_inference(model)(images()))
+
+
 def model_on_reference(model):
     with so.use_backend("reference"), torch.no_grad():
         return model(images())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from support.compile_cases import compiler
@@ -225,6 +226,12 @@ WORDS, WEIGHT = torch.zeros(2, 1, 2, 4, dtype=torch.int32), torch.zeros(5, 4, 4)
 def test_bad_arguments_are_named(s, weight, options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         F.token_mix_lif(s, weight, **options)
+
+
+def test_channels_may_be_numpys():
+    words = F.pack_spikes((torch.rand(2, 1, 40, 4) > 0.5).float(), 2)
+    out = F.token_mix_lif(words, WEIGHT, channels=np.int64(40))
+    assert torch.equal(out, F.token_mix_lif(words, WEIGHT, channels=40))
 
 
 # -- The kernel ------------------------------------------------------------------------------------

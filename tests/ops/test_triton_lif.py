@@ -19,7 +19,7 @@ LAUNCHERS = """if True:
     from stmixer_ops.ops.pack import triton as pack
 
     def forward(x, v=None, pack=True, dense=True):
-        return lambda: lif.lif_forward(x, v, 1.0, 0.9, "hard", v is not None, dense, pack)
+        return lambda: lif.lif_forward(x, v, v is not None, dense, pack, 1.0, 0.9, "hard")
 
     def backward(x, v=None, surrogate="piecewise_quadratic"):
         return lambda: lif.lif_backward(x, v, x, v, 1.0, 0.9, "soft", False, surrogate, 1.0)

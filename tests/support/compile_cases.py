@@ -75,9 +75,9 @@ def op_samples(backend):
     last = x.transpose(2, 3).contiguous().transpose(2, 3)
     s, weight = spikes(3, 2, 8, 33), torch.randn(2, 33, 33)
     return [
-        (S.lif_forward, (x, None, *NEURON, False, True, False, backend)),
-        (S.lif_forward, (last, v, *NEURON, True, True, True, backend)),
-        (S.lif_forward, (x, v, *NEURON, True, False, True, backend)),
+        (S.lif_forward, (x, None, False, True, False, *NEURON, backend)),
+        (S.lif_forward, (last, v, True, True, True, *NEURON, backend)),
+        (S.lif_forward, (x, v, True, False, True, *NEURON, backend)),
         (S.lif_backward, (x, None, last, v, *NEURON, *SURROGATE, backend)),
         (
             S.bn_lif_forward,
@@ -164,7 +164,7 @@ def op_samples(backend):
             ),
         ),
         (S.token_mix, (s, weight, backend)),
-        (S.token_mix_lif, (s, weight, None, *NEURON, True, True, backend)),
+        (S.token_mix_lif, (s, weight, None, True, True, *NEURON, backend)),
         (S.token_mix_lif_backward, (s, None, s, weight, None, *NEURON, *SURROGATE, backend)),
         (S.pack_rows, (s, backend)),
         (S.unpack_rows, (F.pack_spikes(s), 33, torch.bfloat16, backend)),

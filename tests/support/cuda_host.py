@@ -26,4 +26,4 @@ def launch(parameters: Any, scratch: int, device: torch.device) -> None:
         assert error == 0, f"{name}: {ERRORS[error]}"
 
 
-EMULATED = _cuda.Way("kernels compiled for the CPU", "cpu", launch)
+EMULATED = _cuda.Runtime("kernels compiled for the CPU", "cpu", launch)

@@ -110,6 +110,16 @@ def test_an_epoch_takes_each_image_at_most_once(count, batch_size, epoch):
     assert torch.equal(everything, torch.arange(count))
 
 
+def test_batches_do_not_depend_on_the_default_device():
+    samples = numbered(6)
+    expected = [labels for _, labels in training_batches(samples, 2, (0, 0))]
+    with torch.device("meta"):
+        batches = list(training_batches(samples, 2, (0, 0)))
+        (_, everything), *_ = evaluation_batches(samples, 7)
+    assert all(torch.equal(a, b) for a, (_, b) in zip(expected, batches, strict=True))
+    assert everything.tolist() == [0, 1, 2, 3, 4, 5]
+
+
 def noise(picture) -> torch.Tensor:
     """A transform that draws from all three generators timm draws from."""
     import random
@@ -192,6 +202,16 @@ def test_timm_augmentation():
     same, hard = augmentation.mix(images, labels, True)
     assert torch.equal(same, images)
     assert torch.equal(hard.argmax(1), labels) and hard.max() > 0.99
+
+
+def test_mixing_wants_a_pair_of_images():
+    pytest.importorskip("timm.data", reason="needs timm")
+    data = bundle(numbered(8, 3, 32))
+    single = get_recipe("cifar").replace(batch_size=1)
+    for recipe, some in ((single, data), (get_recipe("cifar"), bundle(numbered(1, 3, 32)))):
+        with pytest.raises(ValueError, match="batch_size must be at least 2 for mixup .* got"):
+            build_augmentation(recipe, some)
+    assert build_augmentation(single.replace(mixup=0.0, cutmix=0.0), data).mix is None
 
 
 def test_timm_posterize_to_no_bits():

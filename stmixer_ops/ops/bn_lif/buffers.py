@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +31,10 @@ class ForwardCall(NamedTuple):
     return_state: bool
     pack: bool
 
+    @property
+    def neuron(self) -> tuple[float, float, str]:
+        return self.threshold, self.decay, self.reset
+
 
 class BackwardCall(NamedTuple):
     """Likewise."""
@@ -55,6 +59,11 @@ class BackwardCall(NamedTuple):
     detach_reset: bool
     surrogate: str
     scale: float
+
+    @property
+    def neuron(self) -> tuple[Any, ...]:
+        """With what differentiates it."""
+        return self[-6:]
 
 
 def _channel_run(dense: Tensor, channel_dim: int) -> int:
@@ -104,7 +113,7 @@ def forward(call: ForwardCall) -> Forward:
         None if call.residual is None else _native.with_steps(call.residual, strides),
         v_init,
         s,
-        _native.empty_like_steps(x, strides) if call.keep_sum else _native.nothing(x, x.dtype),
+        _native.empty_like_steps(x, strides) if call.keep_sum else _native.placeholder(x, x.dtype),
         v,
         bits,
     )

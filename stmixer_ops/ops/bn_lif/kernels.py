@@ -25,7 +25,7 @@ def bn_lif_forward(
             0 if residual is None else residual.stride(0),
             channels,
             inner,
-            _native.neuron(call.threshold, call.decay, call.reset, False, "dspike", 1.0),
+            _native.neuron(*call.neuron),
             call.eps,
             _native.address(weight),
             _native.address(bias),
@@ -60,14 +60,7 @@ def bn_lif_backward(
             x.stride(0),
             x.shape[call.channel_dim],
             inner,
-            _native.neuron(
-                call.threshold,
-                call.decay,
-                call.reset,
-                call.detach_reset,
-                call.surrogate,
-                call.scale,
-            ),
+            _native.neuron(*call.neuron),
             call.eps,
             _native.address(weight),
             _native.address(bias),
@@ -87,5 +80,5 @@ def bn_lif_backward(
             gv_init.data_ptr(),
         )
         run(parameters, x.device)
-    gresidual = g if call.residual_gradient else _native.nothing(x, x.dtype)
+    gresidual = g if call.residual_gradient else _native.placeholder(x, x.dtype)
     return gx, gresidual, gweight, gbias, gv_init

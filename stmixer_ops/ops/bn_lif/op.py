@@ -7,31 +7,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...surrogate import Surrogate
 from .. import _native
 from .._autograd import once_differentiable, save, saved
 from .._backend import choose
 from .._register import register
 from ..lif.op import surrogate_obstacle
-from ..lif.spec import LIFSpec, state_dtype
+from ..lif.spec import GRADIENT_SCHEMA, NEURON_SCHEMA, LIFSpec, state_dtype
 from ..pack import op as pack_op
 from . import reference
 from .buffers import BackwardCall, ForwardCall
 
-_NEURON = "float threshold, float decay, str reset"
-
 _native.library.define(
     "bn_lif_forward(Tensor x, Tensor? weight, Tensor? bias, Tensor? running_mean,"
     " Tensor? running_var, bool training, float eps, Tensor? residual, Tensor? v_init,"
-    f" int channel_dim, {_NEURON}, bool keep_sum, bool return_state, bool pack,"
+    f" int channel_dim, {NEURON_SCHEMA}, bool keep_sum, bool return_state, bool pack,"
     " str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 _forward = register("bn_lif_forward", __package__, ForwardCall)
 _native.library.define(
     "bn_lif_backward(Tensor? gs, Tensor? gsum, Tensor? gv, Tensor x, Tensor? total,"
     " Tensor? v_init, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps,"
-    f" bool training, bool residual_gradient, int channel_dim, {_NEURON}, bool detach_reset,"
-    " str surrogate, float scale, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    f" bool training, bool residual_gradient, int channel_dim, {NEURON_SCHEMA},"
+    f" {GRADIENT_SCHEMA}, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 _backward = register("bn_lif_backward", __package__, BackwardCall)
 
@@ -44,9 +41,11 @@ def _bn_lif_forward_fake(*arguments: Any) -> tuple[Tensor, ...]:
     per_channel = [x.new_empty(x.shape[call.channel_dim], dtype=dtype) for _ in range(2)]
     return (
         _native.empty_like_steps(x, strides),
-        _native.empty_like_steps(x, strides) if call.keep_sum else _native.nothing(x, x.dtype),
-        _native.empty_step(x, strides, dtype) if call.return_state else _native.nothing(x, dtype),
-        _native.empty_bits(x) if call.pack else _native.nothing(x, torch.int32),
+        _native.empty_like_steps(x, strides) if call.keep_sum else _native.placeholder(x, x.dtype),
+        _native.empty_step(x, strides, dtype)
+        if call.return_state
+        else _native.placeholder(x, dtype),
+        _native.empty_bits(x) if call.pack else _native.placeholder(x, torch.int32),
         *per_channel,
     )
 
@@ -56,30 +55,27 @@ def _bn_lif_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
     call = BackwardCall(*arguments[:-1])
     x = call.x
     strides, dtype = _native.step_strides(x), state_dtype(x.dtype)
-    asked, stateless = call.residual_gradient, call.v_init is None
+    with_residual, stateless = call.residual_gradient, call.v_init is None
     return (
         _native.empty_like_steps(x, strides),
-        _native.empty_like_steps(x, strides) if asked else _native.nothing(x, x.dtype),
+        _native.empty_like_steps(x, strides) if with_residual else _native.placeholder(x, x.dtype),
         torch.empty_like(call.mean),
         torch.empty_like(call.mean),
-        _native.nothing(x, dtype) if stateless else _native.empty_step(x, strides, dtype),
+        _native.placeholder(x, dtype) if stateless else _native.empty_step(x, strides, dtype),
     )
 
 
-def check(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    training: bool,
-    residual: Tensor | None,
-    channel_dim: int,
-) -> int:
-    """The normalised ``channel_dim``; every per-channel tensor must be ``[C]``."""
+def check_channel_dim(x: Tensor, channel_dim: int) -> int:
+    """The normalised ``channel_dim``."""
     dim = pack_op.check(x, channel_dim, "x")
     if dim == 0:
         raise ValueError("channel_dim must not be 0, which is time")
+    return dim
+
+
+def check(call: ForwardCall) -> None:
+    """Every per-channel tensor must be ``[C]``."""
+    x, weight, bias, running_mean, running_var, training, _, residual, _, dim, *_ = call
     channels = x.shape[dim]
     given = {
         "weight": weight,
@@ -104,24 +100,23 @@ def check(
             f"residual must be {x.dtype} of shape {tuple(x.shape)} like x, "
             f"got {residual.dtype} {tuple(residual.shape)}"
         )
-    return dim
 
 
 class _BNLIF(torch.autograd.Function):
     """Saves the input (and the sum where it is kept); normalisation and membrane are recomputed.
 
-    Gives those of spikes, sum, state, bits, mean and variance that were asked for: each output
+    Gives those of spikes, sum, state, bits, mean and variance that were requested: each output
     costs the graph 3 us.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
+        return_sum: bool,
+        backend: str,
         detach_reset: bool,
         surrogate: str,
         scale: float,
-        return_sum: bool,
-        backend: str,
         *arguments: Any,
     ) -> tuple[Tensor, ...]:
         call = ForwardCall(*arguments)
@@ -129,7 +124,7 @@ class _BNLIF(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         total_or_none = total if call.keep_sum else None
         save(ctx, call.x, call.weight, call.bias, total_or_none, call.v_init, mean, var)
-        ctx.asked = return_sum, call.return_state
+        ctx.requested = return_sum, call.return_state
         ctx.has_residual = call.residual is not None
         ctx.options = (call.eps, call.training, ctx.has_residual, call.channel_dim)
         ctx.options += (call.threshold, call.decay, call.reset, detach_reset, surrogate, scale)
@@ -143,7 +138,7 @@ class _BNLIF(torch.autograd.Function):
     def backward(ctx: Any, gs: Tensor | None, *gradients: Tensor | None) -> tuple[Any, ...]:
         x, weight, bias, total, v_init, mean, var = saved(ctx)
         rest = iter(gradients)
-        gsum, gv = (next(rest) if asked else None for asked in ctx.asked)
+        gsum, gv = (next(rest) if wanted else None for wanted in ctx.requested)
         call = BackwardCall(gs, gsum, gv, x, total, v_init, weight, bias, mean, var, *ctx.options)
         gx, gresidual, gweight, gbias, gv_init = _backward(*call, ctx.backend)
         return (
@@ -159,26 +154,14 @@ class _BNLIF(torch.autograd.Function):
 
 
 def bn_lif(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    *,
-    training: bool,
-    momentum: float,
-    eps: float,
-    residual: Tensor | None,
-    keep_sum: bool,
-    return_state: bool,
-    channel_dim: int,
-    pack: bool,
-    spec: LIFSpec,
-    v_init: Tensor | None,
-    backend: str | None,
+    call: ForwardCall, spec: LIFSpec, momentum: float, return_sum: bool, backend: str | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """Spikes, what the LIF integrated, last membrane, bits; the last three where asked for."""
+    """Spikes, what the LIF integrated, last membrane, bits; the last three where requested.
+
+    ``call`` has the neuron of ``spec``.
+    """
     kernels = dict.fromkeys(("cuda", "triton", "cpu"), surrogate_obstacle(spec.surrogate))
+    x, weight, bias, running_mean, running_var, training, eps, residual, v_init, *_ = call
     tensors = (x, weight, bias, running_mean, running_var, residual, v_init)
     chosen = choose("bn_lif", backend, kernels, tensors)
     total: Tensor | None
@@ -194,42 +177,21 @@ def bn_lif(
             momentum=momentum,
             eps=eps,
             residual=residual,
-            keep_sum=keep_sum,
-            channel_dim=channel_dim,
+            keep_sum=return_sum,
+            channel_dim=call.channel_dim,
             spec=spec,
             v_init=v_init,
         )
-        return s, total, v, pack_op.pack_spikes(s, s.dim() - 1, backend) if pack else v
-    assert isinstance(spec.surrogate, Surrogate)
+        return s, total, v, pack_op.pack_spikes(s, s.dim() - 1, backend) if call.pack else v
     if residual is x:  # Dynamo takes no tensor twice
-        residual = x.view_as(x)
-    call = ForwardCall(
-        x,
-        weight,
-        bias,
-        running_mean,
-        running_var,
-        training,
-        eps,
-        residual,
-        v_init,
-        channel_dim,
-        spec.threshold,
-        spec.decay,
-        spec.reset,
-        keep_sum or residual is not None,
-        return_state,
-        pack,
-    )
-    surrogate = spec.surrogate
-    results = iter(
-        _BNLIF.apply(spec.detach_reset, surrogate.name, surrogate.scale, keep_sum, chosen, *call)
-    )
+        call = call._replace(residual=x.view_as(x))
+    results = iter(_BNLIF.apply(return_sum, chosen, *spec.gradient, *call))
     s = next(results)
-    total, v, bits = (next(results) if asked else None for asked in (keep_sum, return_state, pack))
+    requested = (return_sum, call.return_state, call.pack)
+    total, v, bits = (next(results) if wanted else None for wanted in requested)
     if training and running_mean is not None and running_var is not None:
         mean, var = results
-        count = x.numel() // x.shape[channel_dim]
+        count = x.numel() // x.shape[call.channel_dim]
         with torch.no_grad():
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
             unbiased = var * (count / (count - 1))

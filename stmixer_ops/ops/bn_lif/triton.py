@@ -99,10 +99,10 @@ def bn_lif_forward(call: ForwardCall) -> tuple[Tensor, Tensor, Tensor, Tensor, T
                 layout.channels, inner, **tile, **_triton.NO_FUSION,
             )  # fmt: skip
         kernels.forward[layout.grid](
-            x, weight, bias, mean, var, residual, v_init, _triton.asked(total), s,
-            _triton.asked(v), _triton.asked(bits), x.stride(0),
+            x, weight, bias, mean, var, residual, v_init, _triton.requested(total), s,
+            _triton.requested(v), _triton.requested(bits), x.stride(0),
             0 if residual is None else residual.stride(0), *layout.sizes, EPS=call.eps,
-            **layout.constants, **_triton.neuron(call.threshold, call.decay, call.reset),
+            **layout.constants, **_triton.neuron(*call.neuron),
             **_triton.NO_FUSION,
         )  # fmt: skip
     bits = pack_triton.pack_rows(s) if call.pack and not bits.numel() else bits
@@ -120,10 +120,10 @@ def bn_lif_backward(call: BackwardCall) -> tuple[Tensor, Tensor, Tensor, Tensor,
         checkpoints = _triton.checkpoints(gv_init, x, count)
         kernels.backward[layout.sum_grid](
             gs, gsum, gv, x, total, v_init, weight, bias, call.mean, call.var, g,
-            _triton.asked(gv_init), checkpoints, partials, x.stride(0), *layout.sizes,
+            _triton.requested(gv_init), checkpoints, partials, x.stride(0), *layout.sizes,
             layout.position_tiles, EPS=call.eps,
-            **layout.constants, **_triton.neuron(call.threshold, call.decay, call.reset),
-            **_triton.gradient(call.detach_reset, call.surrogate, call.scale), **_triton.NO_FUSION,
+            **layout.constants, **_triton.differentiable_neuron(*call.neuron),
+            **_triton.NO_FUSION,
         )  # fmt: skip
         grid, tile = layout.per_channel()
         kernels.parameter_gradients[grid](
@@ -136,5 +136,5 @@ def bn_lif_backward(call: BackwardCall) -> tuple[Tensor, Tensor, Tensor, Tensor,
             x.shape[0] * layout.positions, *layout.sizes, EPS=call.eps, TRAINING=call.training,
             **layout.constants, **_triton.NO_FUSION,
         )  # fmt: skip
-    gresidual = g if call.residual_gradient else _native.nothing(x, x.dtype)
+    gresidual = g if call.residual_gradient else _native.placeholder(x, x.dtype)
     return gx, gresidual, gweight, gbias, gv_init

@@ -29,9 +29,13 @@ class Call(NamedTuple):
     return_state: bool
     pack: bool
 
+    @property
+    def neuron(self) -> tuple[float, float, str]:
+        return self.threshold, self.decay, self.reset
+
 
 class Results(NamedTuple):
-    """All with channels innermost; empty where not asked for."""
+    """All with channels innermost; empty where not requested."""
 
     spikes: Tensor
     total: Tensor
@@ -66,7 +70,7 @@ def allocate(call: Call) -> Results:
 
     def empty(wanted: bool, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         if not wanted:
-            return _native.nothing(weight, dtype)
+            return _native.placeholder(weight, dtype)
         return images(weight.new_empty(shape, dtype=dtype))
 
     return Results(

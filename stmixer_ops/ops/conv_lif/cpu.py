@@ -18,12 +18,11 @@ def conv_lif(call: Call) -> Results:
     )
     y = rows(y).contiguous()
     v = None if call.v_init is None else rows(call.v_init)
-    neuron = (call.threshold, call.decay, call.reset)
-    asked = (call.return_state, call.keep_spikes, call.pack)
-    fired, v, bits = ops.lif_forward(y, v, *neuron, *asked, "cpu")
+    requested = (call.return_state, call.keep_spikes, call.pack)
+    fired, v, bits = ops.lif_forward(y, v, *requested, *call.neuron, "cpu")
     return Results(
-        images(fired.to(dtype)) if call.keep_spikes else _native.nothing(s, dtype),
-        images(y) if call.keep_sum else _native.nothing(s, dtype),
+        images(fired.to(dtype)) if call.keep_spikes else _native.placeholder(s, dtype),
+        images(y) if call.keep_sum else _native.placeholder(s, dtype),
         images(v) if call.return_state else v,
         images(bits) if call.pack else bits,
     )

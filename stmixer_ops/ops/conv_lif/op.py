@@ -11,7 +11,7 @@ from .. import _native
 from .._backend import choose
 from .._register import register
 from ..lif.op import surrogate_obstacle
-from ..lif.spec import LIFSpec, check_pack, check_state, check_time_first
+from ..lif.spec import NEURON_SCHEMA, LIFSpec, check_state, check_time_first
 from ..pack import op as pack_op
 from ..spike_linear.op import check_geometry
 from . import reference
@@ -19,7 +19,7 @@ from .buffers import Call, Results, allocate, output_shape
 
 _native.library.define(
     "conv_lif(Tensor s, Tensor weight, Tensor? bias, Tensor? residual, Tensor? v_init, int stride,"
-    " int padding, float threshold, float decay, str reset, bool keep_spikes, bool keep_sum,"
+    f" int padding, {NEURON_SCHEMA}, bool keep_spikes, bool keep_sum,"
     " bool return_state, bool pack, str backend) -> (Tensor, Tensor, Tensor, Tensor)"
 )
 register("conv_lif", __package__, Call)
@@ -30,16 +30,8 @@ def _conv_lif_fake(*arguments: Any) -> Results:
     return allocate(Call(*arguments[:-1]))
 
 
-def check(
-    s: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: int,
-    padding: int,
-    residual: Tensor | None,
-    v_init: Tensor | None,
-    pack: Any,
-) -> None:
+def check(call: Call) -> None:
+    s, weight, bias, residual, v_init, stride, padding, *_ = call
     check_geometry(s, weight, stride, padding)
     check_time_first(weight, "weight")
     if s.dim() != 5 or s.shape[0] == 0:
@@ -67,7 +59,6 @@ def check(
             f"got {residual.dtype} {tuple(residual.shape)}"
         )
     check_state(v_init, weight.new_empty(1).expand(shape))
-    check_pack(pack)
 
 
 def _obstacles(spec: LIFSpec, weight: Tensor, others: tuple[Any, ...]) -> dict[str, str | None]:
@@ -78,33 +69,15 @@ def _obstacles(spec: LIFSpec, weight: Tensor, others: tuple[Any, ...]) -> dict[s
     return {"cpu": obstacle, "triton": obstacle or wide}
 
 
-def conv_lif(
-    s: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: int,
-    padding: int,
-    residual: Tensor | None,
-    spec: LIFSpec,
-    v_init: Tensor | None,
-    *,
-    keep_spikes: bool,
-    keep_sum: bool,
-    return_state: bool,
-    pack: bool,
-    backend: str | None,
-) -> Results:
-    """Spikes, what the LIF integrated, last membrane, bits along the channels; where asked for."""
+def conv_lif(call: Call, spec: LIFSpec, backend: str | None) -> Results:
+    """Spikes, what the LIF integrated, last membrane, bits along the channels, where requested;
+    ``call`` has the neuron of ``spec``."""
+    s, weight, bias, residual, v_init, stride, padding, *_ = call
     tensors = (s, weight, bias, residual, v_init)
     chosen = choose("conv_lif", backend, _obstacles(spec, weight, tensors), tensors)
     if chosen == "reference":
         out, total, v = reference.conv_lif(
-            s, weight, bias, stride, padding, residual, keep_sum, spec, v_init
+            s, weight, bias, stride, padding, residual, call.keep_sum, spec, v_init
         )
-        return Results(out, total, v, pack_op.pack_spikes(out, 2, backend) if pack else v)
-    return Results(
-        *torch.ops.stmixer.conv_lif(
-            s, weight, bias, residual, v_init, stride, padding, spec.threshold, spec.decay,
-            spec.reset, keep_spikes, keep_sum, return_state, pack, chosen,
-        )
-    )  # fmt: skip
+        return Results(out, total, v, pack_op.pack_spikes(out, 2, backend) if call.pack else v)
+    return Results(*torch.ops.stmixer.conv_lif(*call, chosen))

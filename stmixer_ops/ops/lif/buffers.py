@@ -1,6 +1,6 @@
 """What the kernels of every backend read and write: inputs laid out alike, results allocated.
 
-A step is one dense run of neurons, whatever its strides; a result that was not asked for is an
+A step is one dense run of neurons, whatever its strides; a result that was not requested is an
 empty tensor, whose address is 0.
 """
 
@@ -28,9 +28,9 @@ def forward(
         _native.with_strides(v_init, strides),
         _native.empty_like_steps(x, strides)
         if dense or not in_kernel
-        else _native.nothing(x, x.dtype),
-        _native.empty_step(x, strides, dtype) if return_state else _native.nothing(x, dtype),
-        _native.empty_bits(x) if in_kernel else _native.nothing(x, torch.int32),
+        else _native.placeholder(x, x.dtype),
+        _native.empty_step(x, strides, dtype) if return_state else _native.placeholder(x, dtype),
+        _native.empty_bits(x) if in_kernel else _native.placeholder(x, torch.int32),
     )
 
 
@@ -45,5 +45,5 @@ def backward(
         _native.with_steps(x, strides),
         _native.with_strides(v_init, strides),
         _native.empty_like_steps(x, strides),
-        _native.nothing(x, dtype) if v_init is None else _native.empty_step(x, strides, dtype),
+        _native.placeholder(x, dtype) if v_init is None else _native.empty_step(x, strides, dtype),
     )

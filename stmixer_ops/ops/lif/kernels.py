@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from .. import _native
@@ -13,12 +15,10 @@ def lif_forward(
     run: _native.Run,
     x: Tensor,
     v_init: Tensor | None,
-    threshold: float,
-    decay: float,
-    reset: str,
     return_state: bool,
     dense: bool,
     pack: bool,
+    *neuron: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, v_init, s, v, bits = buffers.forward(x, v_init, return_state, pack, dense)
     if x.numel():
@@ -27,7 +27,7 @@ def lif_forward(
             x.shape[0],
             _native.step_size(x),
             x.stride(0),
-            _native.neuron(threshold, decay, reset, False, "dspike", 1.0),
+            _native.neuron(*neuron),
             x.data_ptr(),
             _native.address(v_init),
             s.data_ptr(),
@@ -36,7 +36,7 @@ def lif_forward(
         )
         run(parameters, x.device)
     bits = pack_rows(run, s) if pack and not bits.numel() else bits
-    return s if dense else _native.nothing(x, x.dtype), v, bits
+    return s if dense else _native.placeholder(x, x.dtype), v, bits
 
 
 def lif_backward(
@@ -45,12 +45,7 @@ def lif_backward(
     gv: Tensor | None,
     x: Tensor,
     v_init: Tensor | None,
-    threshold: float,
-    decay: float,
-    reset: str,
-    detach_reset: bool,
-    surrogate: str,
-    scale: float,
+    *neuron: Any,
 ) -> tuple[Tensor, Tensor]:
     gs, gv, x, v_init, gx, gv_init = buffers.backward(gs, gv, x, v_init)
     if x.numel():
@@ -59,7 +54,7 @@ def lif_backward(
             x.shape[0],
             _native.step_size(x),
             x.stride(0),
-            _native.neuron(threshold, decay, reset, detach_reset, surrogate, scale),
+            _native.neuron(*neuron),
             x.data_ptr(),
             _native.address(v_init),
             _native.address(gs),

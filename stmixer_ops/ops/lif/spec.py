@@ -13,6 +13,10 @@ from torch import Tensor
 from ..._numbers import real_number
 from ...surrogate import Dspike, Surrogate
 
+# Arguments of the operators: LIFSpec.neuron, and behind it LIFSpec.gradient.
+NEURON_SCHEMA = "float threshold, float decay, str reset"
+GRADIENT_SCHEMA = "bool detach_reset, str surrogate, float scale"
+
 Reset = Literal["hard", "soft"]
 SurrogateLike = Surrogate | Callable[[Tensor], Tensor]
 
@@ -33,9 +37,11 @@ class LIFSpec:
     surrogate: SurrogateLike = field(default_factory=lambda: Dspike(2.5))
 
     def __post_init__(self) -> None:
-        for name, value in (("threshold", self.threshold), ("decay", self.decay)):
-            if type(value) not in (float, int):
-                object.__setattr__(self, name, real_number(name, value))
+        if type(self.threshold) is not float or type(self.decay) is not float:
+            for name in ("threshold", "decay"):
+                value = getattr(self, name)
+                if type(value) not in (float, int):
+                    object.__setattr__(self, name, real_number(name, value))
         if self.reset not in ("hard", "soft"):
             raise ValueError(f"reset must be 'hard' or 'soft', got {self.reset!r}")
         if not 0.0 < self.decay <= 1.0:
@@ -49,6 +55,17 @@ class LIFSpec:
                 "surrogate must be one of stmixer_ops.surrogate or a callable u -> spikes, "
                 f"got {self.surrogate!r}"
             )
+
+    @property
+    def neuron(self) -> tuple[float, float, str]:
+        """What a kernel reads that charges, fires and resets."""
+        return self.threshold, self.decay, self.reset
+
+    @property
+    def gradient(self) -> tuple[bool, str, float]:
+        """What a kernel reads besides that differentiates; only of surrogates that kernels know."""
+        assert isinstance(self.surrogate, Surrogate)
+        return self.detach_reset, self.surrogate.name, self.surrogate.scale
 
 
 def check_time_first(x: Tensor, argument: str, min_dim: int = 1) -> None:

@@ -8,6 +8,8 @@ every 16 steps: 4 b + 1/2 (4 b + 1 in float64).
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -100,14 +102,7 @@ def _backward(
 
 
 def lif_forward(
-    x: Tensor,
-    v_init: Tensor | None,
-    threshold: float,
-    decay: float,
-    reset: str,
-    return_state: bool,
-    dense: bool,
-    pack: bool,
+    x: Tensor, v_init: Tensor | None, return_state: bool, dense: bool, pack: bool, *neuron: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, v_init, s, v, bits = buffers.forward(x, v_init, return_state, pack, dense)
     if x.numel():
@@ -115,26 +110,17 @@ def lif_forward(
         count = min(steps, 8)
         block = _triton.neurons_per_program(count, x.dtype)
         _forward[(triton.cdiv(neurons, block),)](
-            x, v_init, _triton.asked(s), _triton.asked(v), _triton.asked(bits), neurons,
+            x, v_init, _triton.requested(s), _triton.requested(v), _triton.requested(bits), neurons,
             x.stride(0),
             STATE=_triton.state_type(x.dtype), STEPS=steps, COUNT=count, BLOCK=block,
-            **_triton.neuron(threshold, decay, reset), **_triton.NO_FUSION,
+            **_triton.neuron(*neuron), **_triton.NO_FUSION,
         )  # fmt: skip
     bits = pack_triton.pack_rows(s) if pack and not bits.numel() else bits
-    return s if dense else _native.nothing(x, x.dtype), v, bits
+    return s if dense else _native.placeholder(x, x.dtype), v, bits
 
 
 def lif_backward(
-    gs: Tensor | None,
-    gv: Tensor | None,
-    x: Tensor,
-    v_init: Tensor | None,
-    threshold: float,
-    decay: float,
-    reset: str,
-    detach_reset: bool,
-    surrogate: str,
-    scale: float,
+    gs: Tensor | None, gv: Tensor | None, x: Tensor, v_init: Tensor | None, *neuron: Any
 ) -> tuple[Tensor, Tensor]:
     gs, gv, x, v_init, gx, gv_init = buffers.backward(gs, gv, x, v_init)
     if x.numel():
@@ -143,9 +129,8 @@ def lif_backward(
         block = _triton.neurons_per_program(count, x.dtype)
         checkpoints = _triton.checkpoints(gv_init, x, count)
         _backward[(triton.cdiv(neurons, block),)](
-            x, v_init, gs, gv, gx, _triton.asked(gv_init), checkpoints, neurons, x.stride(0),
+            x, v_init, gs, gv, gx, _triton.requested(gv_init), checkpoints, neurons, x.stride(0),
             STATE=_triton.state_type(x.dtype), STEPS=steps, COUNT=count, BLOCK=block,
-            **_triton.neuron(threshold, decay, reset),
-            **_triton.gradient(detach_reset, surrogate, scale), **_triton.NO_FUSION,
+            **_triton.differentiable_neuron(*neuron), **_triton.NO_FUSION,
         )  # fmt: skip
     return gx, gv_init

@@ -26,6 +26,10 @@ class BitsCall(NamedTuple):
     reset: str
     return_state: bool
 
+    @property
+    def neuron(self) -> tuple[float, float, str]:
+        return self.threshold, self.decay, self.reset
+
 
 def state_strides(channels: int, tokens: int) -> tuple[int, int, int]:
     """Of a membrane ``[B, C, N]``."""
@@ -33,12 +37,12 @@ def state_strides(channels: int, tokens: int) -> tuple[int, int, int]:
 
 
 def allocate_bits(call: BitsCall) -> tuple[Tensor, Tensor]:
-    """Words like those of ``s [T, B, ceil(C / 32), N]``, and the last membrane if asked for."""
+    """Words like those of ``s [T, B, ceil(C / 32), N]``, and the last membrane if requested."""
     steps, batch, words, tokens = call.s.shape
     bits = call.s.new_empty((steps, batch, tokens, words)).transpose(2, 3)
     dtype = state_dtype(call.weight.dtype)
     if not call.return_state:
-        return bits, _native.nothing(call.weight, dtype)
+        return bits, _native.placeholder(call.weight, dtype)
     v = call.weight.new_empty((batch, tokens, call.channels), dtype=dtype)
     return bits, v.transpose(1, 2)
 
@@ -47,8 +51,13 @@ def through_dense(backend: str, call: BitsCall) -> tuple[Tensor, Tensor]:
     """Bits and last membrane by the kernel that takes and gives dense spikes."""
     ops = torch.ops.stmixer
     rows = ops.unpack_rows(call.s.transpose(2, 3), call.channels, call.weight.dtype, backend)
-    neuron = (call.threshold, call.decay, call.reset)
     out, v, _ = ops.token_mix_lif(
-        rows.transpose(2, 3), call.weight, call.v_init, *neuron, call.return_state, False, backend
+        rows.transpose(2, 3),
+        call.weight,
+        call.v_init,
+        call.return_state,
+        False,
+        *call.neuron,
+        backend,
     )
     return ops.pack_rows(out.transpose(2, 3), backend).transpose(2, 3), v

@@ -70,22 +70,20 @@ def token_mix_lif(
     s: Tensor,
     weight: Tensor,
     v_init: Tensor | None,
-    threshold: float,
-    decay: float,
-    reset: str,
     return_state: bool,
     pack: bool,
+    *neuron: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     strides, dtype = _native.step_strides(s), state_dtype(s.dtype)
     v_init = _native.with_strides(v_init, strides)
     out = _native.empty_like_steps(s, strides)
-    v = _native.empty_step(s, strides, dtype) if return_state else _native.nothing(s, dtype)
-    bits = _native.empty_bits(s) if pack else _native.nothing(s, torch.int32)
+    v = _native.empty_step(s, strides, dtype) if return_state else _native.placeholder(s, dtype)
+    bits = _native.empty_bits(s) if pack else _native.placeholder(s, torch.int32)
     _run(
         s,
         weight,
         out,
-        _native.neuron(threshold, decay, reset, False, "dspike", 1.0),
+        _native.neuron(*neuron),
         v_init,
         v if return_state else None,
         strides,
@@ -100,13 +98,13 @@ def token_mix_lif_backward(
     s: Tensor,
     weight: Tensor,
     v_init: Tensor | None,
-    *options: Any,
+    *neuron: Any,
 ) -> tuple[Tensor, Tensor]:
     wide = state_dtype(s.dtype)
     # The same kernel as in forward, unrounded, so that the recomputed spikes are the same too.
     currents = token_mix(s.to(wide), weight.to(wide))
     gout = None if gout is None else gout.to(wide)
-    g, gv_init = lif_cpu.lif_backward(gout, gv, currents, v_init, *options)
+    g, gv_init = lif_cpu.lif_backward(gout, gv, currents, v_init, *neuron)
     return g.to(s.dtype), gv_init
 
 

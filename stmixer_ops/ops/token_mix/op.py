@@ -7,13 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...surrogate import Surrogate
+from ..._numbers import integer
 from .. import _native
 from .._autograd import once_differentiable, save, saved
 from .._backend import choose
 from .._register import register
 from ..lif.op import surrogate_obstacle
-from ..lif.spec import LIFSpec, check_state, check_time_first, state_dtype
+from ..lif.spec import (
+    GRADIENT_SCHEMA,
+    NEURON_SCHEMA,
+    LIFSpec,
+    check_state,
+    check_time_first,
+    state_dtype,
+)
 from ..pack import op as pack_op
 from ..pack.reference import WORD_BITS
 from . import reference
@@ -22,19 +29,18 @@ from .buffers import BitsCall, allocate_bits
 _native.library.define("token_mix(Tensor s, Tensor weight, str backend) -> Tensor")
 register("token_mix", __package__)
 _native.library.define(
-    "token_mix_lif(Tensor s, Tensor weight, Tensor? v_init, float threshold, float decay,"
-    " str reset, bool return_state, bool pack, str backend) -> (Tensor, Tensor, Tensor)"
+    "token_mix_lif(Tensor s, Tensor weight, Tensor? v_init, bool return_state, bool pack,"
+    f" {NEURON_SCHEMA}, str backend) -> (Tensor, Tensor, Tensor)"
 )
 register("token_mix_lif", __package__)
 _native.library.define(
-    "token_mix_lif_bits(Tensor s, Tensor weight, Tensor? v_init, int channels, float threshold,"
-    " float decay, str reset, bool return_state, str backend) -> (Tensor, Tensor)"
+    "token_mix_lif_bits(Tensor s, Tensor weight, Tensor? v_init, int channels,"
+    f" {NEURON_SCHEMA}, bool return_state, str backend) -> (Tensor, Tensor)"
 )
 register("token_mix_lif_bits", __package__, BitsCall)
 _native.library.define(
     "token_mix_lif_backward(Tensor? gout, Tensor? gv, Tensor s, Tensor weight, Tensor? v_init,"
-    " float threshold, float decay, str reset, bool detach_reset, str surrogate, float scale,"
-    " str backend) -> (Tensor, Tensor)"
+    f" {NEURON_SCHEMA}, {GRADIENT_SCHEMA}, str backend) -> (Tensor, Tensor)"
 )
 register("token_mix_lif_backward", __package__)
 
@@ -49,16 +55,13 @@ def _token_mix_lif_fake(
     s: Tensor,
     weight: Tensor,
     v_init: Tensor | None,
-    threshold: float,
-    decay: float,
-    reset: str,
     return_state: bool,
     pack: bool,
-    backend: str,
+    *neuron: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     strides, dtype = _native.step_strides(s), state_dtype(s.dtype)
-    v = _native.empty_step(s, strides, dtype) if return_state else _native.nothing(s, dtype)
-    bits = _native.empty_bits(s) if pack else _native.nothing(s, torch.int32)
+    v = _native.empty_step(s, strides, dtype) if return_state else _native.placeholder(s, dtype)
+    bits = _native.empty_bits(s) if pack else _native.placeholder(s, torch.int32)
     return _native.empty_like_steps(s, strides), v, bits
 
 
@@ -74,10 +77,12 @@ def _token_mix_lif_backward_fake(
     s: Tensor,
     weight: Tensor,
     v_init: Tensor | None,
-    *options: Any,
+    *neuron: Any,
 ) -> tuple[Tensor, Tensor]:
     strides, dtype = _native.step_strides(s), state_dtype(s.dtype)
-    gv_init = _native.nothing(s, dtype) if v_init is None else _native.empty_step(s, strides, dtype)
+    gv_init = (
+        _native.placeholder(s, dtype) if v_init is None else _native.empty_step(s, strides, dtype)
+    )
     return _native.empty_like_steps(s, strides), gv_init
 
 
@@ -103,8 +108,10 @@ def check_lif(s: Tensor, weight: Tensor, v_init: Tensor | None, channels: int | 
     _check_sizes(s, weight)
     if s.shape[0] == 0:
         raise ValueError(f"s must have T >= 1 time steps, got shape {tuple(s.shape)}")
+    if channels is None:
+        raise ValueError("channels must be how many are packed in s, at least 1, got None")
     if not isinstance(channels, int) or channels < 1:
-        raise ValueError(f"channels must be how many are packed in s, at least 1, got {channels!r}")
+        channels = integer("channels", channels)
     words = (channels + WORD_BITS - 1) // WORD_BITS
     if s.shape[2] != words:
         raise ValueError(
@@ -188,18 +195,13 @@ class _TokenMixLIF(torch.autograd.Function):
         s: Tensor,
         weight: Tensor,
         v_init: Tensor | None,
-        threshold: float,
-        decay: float,
-        reset: str,
-        detach_reset: bool,
-        surrogate: str,
-        scale: float,
         return_state: bool,
         pack: bool,
         backend: str,
+        *neuron: Any,
     ) -> tuple[Tensor, Tensor, Tensor]:
         out, v, bits = torch.ops.stmixer.token_mix_lif(
-            s, weight, v_init, threshold, decay, reset, return_state, pack, backend
+            s, weight, v_init, return_state, pack, *neuron[:3], backend
         )
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(bits)
@@ -211,8 +213,7 @@ class _TokenMixLIF(torch.autograd.Function):
         rows = s.transpose(2, 3) if ctx.channels_inner else s
         packed = torch.ops.stmixer.pack_rows(rows, backend)
         ctx.save_for_backward(packed, weight, v_init)
-        ctx.options = (threshold, decay, reset, detach_reset, surrogate, scale)
-        ctx.backend = backend
+        ctx.neuron, ctx.backend = neuron, backend
         return out, v, bits
 
     @staticmethod
@@ -223,7 +224,7 @@ class _TokenMixLIF(torch.autograd.Function):
         s = torch.ops.stmixer.unpack_rows(packed, ctx.length, ctx.dtype, ctx.backend)
         s = s.transpose(2, 3) if ctx.channels_inner else s
         g, gv_init = torch.ops.stmixer.token_mix_lif_backward(
-            gout, gv, s, weight, v_init, *ctx.options, ctx.backend
+            gout, gv, s, weight, v_init, *ctx.neuron, ctx.backend
         )
         gs, gweight = _operand_gradients(g, s, weight, ctx.needs_input_grad[:2])
         return gs, gweight, None if v_init is None else gv_init, *[None] * 9
@@ -258,9 +259,8 @@ def token_mix_lif_bits(
     chosen = _token_mix_lif_choice(spec, s, weight, v_init, backend)
     if s.dtype == torch.int32 and chosen != "reference":
         return torch.ops.stmixer.token_mix_lif_bits(
-            s, weight, v_init, channels, spec.threshold, spec.decay, spec.reset, return_state,
-            chosen,
-        )  # fmt: skip
+            s, weight, v_init, channels, *spec.neuron, return_state, chosen
+        )
     out, v, _ = token_mix_lif(
         s.detach(), weight, channels, spec, v_init, return_state, False, chosen
     )
@@ -288,20 +288,8 @@ def token_mix_lif(
         t is not None and t.requires_grad for t in (s, weight, v_init)
     ):
         return torch.ops.stmixer.token_mix_lif(
-            s, weight, v_init, spec.threshold, spec.decay, spec.reset, return_state, pack, chosen
+            s, weight, v_init, return_state, pack, *spec.neuron, chosen
         )
-    assert isinstance(spec.surrogate, Surrogate)
     return _TokenMixLIF.apply(
-        s,
-        weight,
-        v_init,
-        spec.threshold,
-        spec.decay,
-        spec.reset,
-        spec.detach_reset,
-        spec.surrogate.name,
-        spec.surrogate.scale,
-        return_state,
-        pack,
-        chosen,
+        s, weight, v_init, return_state, pack, chosen, *spec.neuron, *spec.gradient
     )

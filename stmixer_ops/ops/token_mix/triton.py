@@ -9,6 +9,8 @@ computes the currents again, beyond 8 steps twice, with a membrane kept every 4 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -221,20 +223,18 @@ def token_mix_lif(
     s: Tensor,
     weight: Tensor,
     v_init: Tensor | None,
-    threshold: float,
-    decay: float,
-    reset: str,
     return_state: bool,
     pack: bool,
+    *neuron: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     s, v_init, out, v, _ = lif_buffers.forward(s, v_init, return_state, pack=False)
-    bits = _native.empty_bits(s) if pack else _native.nothing(s, torch.int32)
+    bits = _native.empty_bits(s) if pack else _native.placeholder(s, torch.int32)
     if s.numel():
         grid, constants = _launch(s, weight)
         _forward[grid](
-            s, weight.contiguous(), v_init, out, _triton.asked(v), _triton.asked(bits),
+            s, weight.contiguous(), v_init, out, _triton.requested(v), _triton.requested(bits),
             s.shape[1], s.shape[2], *s.stride(), *out.stride(), bits.stride(0), s.shape[0],
-            **constants, **_triton.neuron(threshold, decay, reset),
+            **constants, **_triton.neuron(*neuron),
         )  # fmt: skip
     return out, v, bits
 
@@ -245,12 +245,7 @@ def token_mix_lif_backward(
     s: Tensor,
     weight: Tensor,
     v_init: Tensor | None,
-    threshold: float,
-    decay: float,
-    reset: str,
-    detach_reset: bool,
-    surrogate: str,
-    scale: float,
+    *neuron: Any,
 ) -> tuple[Tensor, Tensor]:
     gout, gv, s, v_init, g, gv_init = lif_buffers.backward(gout, gv, s, v_init)
     if s.numel():
@@ -262,10 +257,9 @@ def token_mix_lif_backward(
             # one more program on a multiprocessor.
             constants["maxnreg"] = 255
         _backward[grid](
-            gout, gv, s, weight.contiguous(), v_init, g, _triton.asked(gv_init),
+            gout, gv, s, weight.contiguous(), v_init, g, _triton.requested(gv_init),
             _triton.checkpoints(gv_init, s, count), s.shape[1], s.shape[2], *s.stride(),
             *g.stride(), STEPS=steps, COUNT=count, **constants,
-            **_triton.neuron(threshold, decay, reset),
-            **_triton.gradient(detach_reset, surrogate, scale),
+            **_triton.differentiable_neuron(*neuron),
         )  # fmt: skip
     return g, gv_init

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import _native
-from .._triton import NO_FUSION, asked, lif_charge, lif_fires, lif_reset, neuron
+from .._triton import NO_FUSION, lif_charge, lif_fires, lif_reset, neuron, requested
 from .._triton_window import expand_words, fold_words, multiply_add
 from .buffers import BitsCall, allocate_bits, state_strides, through_dense
 
@@ -152,10 +152,10 @@ def token_mix_lif_bits(call: BitsCall) -> tuple[Tensor, Tensor]:
         registers = {"maxnreg": 255} if weight.dtype == torch.float32 else {}
         _forward_bits[grid(tile, batch, words, tokens)](
             s, weight.contiguous(),
-            _native.with_strides(call.v_init, state_strides(call.channels, tokens)), asked(v),
+            _native.with_strides(call.v_init, state_strides(call.channels, tokens)), requested(v),
             bits, steps, batch, *s.stride(),
             CHANNELS=call.channels, N=tokens, HEADS=weight.shape[0],
-            **neuron(call.threshold, call.decay, call.reset),
+            **neuron(*call.neuron),
             **tile._asdict(), **registers, **NO_FUSION,
         )  # fmt: skip
     return bits, v
