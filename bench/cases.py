@@ -244,6 +244,16 @@ def _images(net: Shape, channels: int, size: int, device: torch.device, rate: fl
     return _spikes(shape, device, rate).permute(0, 1, 4, 2, 3)
 
 
+def _convolved(
+    net: Shape, inputs: int, outputs: int, size: int, rate: float, device: torch.device
+) -> list[Tensor]:
+    """Spikes and the weight of a 3x3 convolution."""
+    return [
+        _images(net, inputs, size, device, rate),
+        _weight(outputs, inputs, 3, 3, fan_in=9 * inputs, device=device),
+    ]
+
+
 def conv_case(net: Shape, inputs: int, outputs: int, size: int, rate: float) -> Case:
     pixels = net.steps * net.batch * size**2
     macs = pixels * outputs * inputs * 9
@@ -252,10 +262,7 @@ def conv_case(net: Shape, inputs: int, outputs: int, size: int, rate: float) -> 
         net.batch,
         pixels * outputs,
         traffic.spike_product(pixels * inputs, pixels * outputs, 9 * inputs * outputs, macs),
-        lambda device: [
-            _images(net, inputs, size, device, rate),
-            _weight(outputs, inputs, 3, 3, fan_in=9 * inputs, device=device),
-        ],
+        lambda device: _convolved(net, inputs, outputs, size, rate, device),
         lambda s, weight: F.spike_conv2d(s, weight, 1, 1),
         leaves=2,
     )
@@ -270,8 +277,7 @@ def conv_lif_case(net: Shape, inputs: int, outputs: int, size: int, rate: float)
         pixels * outputs,
         traffic.conv_lif(pixels * inputs, pixels * outputs, 9 * inputs * outputs, macs),
         lambda device: [
-            _images(net, inputs, size, device, rate),
-            _weight(outputs, inputs, 3, 3, fan_in=9 * inputs, device=device),
+            *_convolved(net, inputs, outputs, size, rate, device),
             torch.zeros(outputs, device=device, dtype=torch.bfloat16),
         ],
         lambda s, weight, bias: F.conv_lif(s, weight, bias, 1, 1, surrogate=SURROGATE),

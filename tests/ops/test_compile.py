@@ -13,7 +13,7 @@ import stmixer_ops as so
 from stmixer_ops import functional as F
 from stmixer_ops.ops.bn_lif.buffers import BackwardCall, ForwardCall
 from stmixer_ops.ops.conv_lif.buffers import Call
-from stmixer_ops.ops.token_mix.buffers import BitsCall
+from stmixer_ops.ops.token_mix.buffers import BitsCall, LIFCall
 
 WITHOUT_TRITON = {"spike_linear", "spike_conv2d"}
 
@@ -67,6 +67,7 @@ def test_a_smaller_last_batch_trains_in_one_graph():
         (S.bn_lif_forward, ForwardCall),
         (S.bn_lif_backward, BackwardCall),
         (S.conv_lif, Call),
+        (S.token_mix_lif, LIFCall),
         (S.token_mix_lif_bits, BitsCall),
     ],
     ids=str,

@@ -21,7 +21,7 @@ LAUNCHERS = """if True:
         neuron = (1.0, 0.9, "hard")
         return [
             lambda: mix.token_mix(s, weight),
-            lambda: mix.token_mix_lif(s, weight, v, True, True, *neuron),
+            lambda: mix.token_mix_lif(mix.LIFCall(s, weight, v, True, True, *neuron)),
             lambda: mix.token_mix_lif_backward(
                 s, v, s, weight, v, *neuron, False, "dspike", 2.5
             ),

@@ -31,10 +31,6 @@ class ForwardCall(NamedTuple):
     return_state: bool
     pack: bool
 
-    @property
-    def neuron(self) -> tuple[float, float, str]:
-        return self.threshold, self.decay, self.reset
-
 
 class BackwardCall(NamedTuple):
     """Likewise."""

@@ -25,7 +25,7 @@ def bn_lif_forward(
             0 if residual is None else residual.stride(0),
             channels,
             inner,
-            _native.neuron(*call.neuron),
+            _native.neuron(call.threshold, call.decay, call.reset),
             call.eps,
             _native.address(weight),
             _native.address(bias),

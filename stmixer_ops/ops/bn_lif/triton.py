@@ -102,7 +102,7 @@ def bn_lif_forward(call: ForwardCall) -> tuple[Tensor, Tensor, Tensor, Tensor, T
             x, weight, bias, mean, var, residual, v_init, _triton.requested(total), s,
             _triton.requested(v), _triton.requested(bits), x.stride(0),
             0 if residual is None else residual.stride(0), *layout.sizes, EPS=call.eps,
-            **layout.constants, **_triton.neuron(*call.neuron),
+            **layout.constants, **_triton.neuron(call.threshold, call.decay, call.reset),
             **_triton.NO_FUSION,
         )  # fmt: skip
     bits = pack_triton.pack_rows(s) if call.pack and not bits.numel() else bits

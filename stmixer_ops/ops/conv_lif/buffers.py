@@ -29,10 +29,6 @@ class Call(NamedTuple):
     return_state: bool
     pack: bool
 
-    @property
-    def neuron(self) -> tuple[float, float, str]:
-        return self.threshold, self.decay, self.reset
-
 
 class Results(NamedTuple):
     """All with channels innermost; empty where not requested."""

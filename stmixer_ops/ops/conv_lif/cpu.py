@@ -19,7 +19,8 @@ def conv_lif(call: Call) -> Results:
     y = rows(y).contiguous()
     v = None if call.v_init is None else rows(call.v_init)
     requested = (call.return_state, call.keep_spikes, call.pack)
-    fired, v, bits = ops.lif_forward(y, v, *requested, *call.neuron, "cpu")
+    neuron = (call.threshold, call.decay, call.reset)
+    fired, v, bits = ops.lif_forward(y, v, *requested, *neuron, "cpu")
     return Results(
         images(fired.to(dtype)) if call.keep_spikes else _native.placeholder(s, dtype),
         images(y) if call.keep_sum else _native.placeholder(s, dtype),

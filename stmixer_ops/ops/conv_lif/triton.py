@@ -176,7 +176,7 @@ def conv_lif(call: Call) -> Results:
         steps, pixels, s.shape[3], s.shape[4], out_height, out_width, weight.shape[1], outputs,
         x.stride(0), x.stride(1), x.shape[4], 0 if stream is None else stream.stride(0),
         taps.stride(0), taps.stride(3), taps.stride(1),
-        **neuron(*call.neuron),
+        **neuron(call.threshold, call.decay, call.reset),
         PACKED=not s.is_floating_point(),
         ROUNDED=call.keep_sum or stream is not None,
         KERNEL=kernel, STRIDE=call.stride, PADDING=call.padding,

@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import _native
 from ..lif import cpu as lif_cpu
 from ..lif.spec import state_dtype
-from .buffers import through_dense
+from .buffers import LIFCall, allocate, through_dense
 
 _PITCH = 32  # a row of weights is padded to whole words of spikes
 
@@ -66,28 +66,18 @@ def token_mix(s: Tensor, weight: Tensor) -> Tensor:
     return out
 
 
-def token_mix_lif(
-    s: Tensor,
-    weight: Tensor,
-    v_init: Tensor | None,
-    return_state: bool,
-    pack: bool,
-    *neuron: Any,
-) -> tuple[Tensor, Tensor, Tensor]:
-    strides, dtype = _native.step_strides(s), state_dtype(s.dtype)
-    v_init = _native.with_strides(v_init, strides)
-    out = _native.empty_like_steps(s, strides)
-    v = _native.empty_step(s, strides, dtype) if return_state else _native.placeholder(s, dtype)
-    bits = _native.empty_bits(s) if pack else _native.placeholder(s, torch.int32)
+def token_mix_lif(call: LIFCall) -> tuple[Tensor, Tensor, Tensor]:
+    out, v, bits = allocate(call)
+    strides = out.stride()[1:]
     _run(
-        s,
-        weight,
+        call.s,
+        call.weight,
         out,
-        _native.neuron(*neuron),
-        v_init,
-        v if return_state else None,
+        _native.neuron(call.threshold, call.decay, call.reset),
+        _native.with_strides(call.v_init, strides),
+        v if call.return_state else None,
         strides,
-        bits if pack else None,
+        bits if call.pack else None,
     )
     return out, v, bits
 

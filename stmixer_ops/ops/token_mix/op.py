@@ -24,7 +24,7 @@ from ..lif.spec import (
 from ..pack import op as pack_op
 from ..pack.reference import WORD_BITS
 from . import reference
-from .buffers import BitsCall, allocate_bits
+from .buffers import BitsCall, LIFCall, allocate, allocate_bits
 
 _native.library.define("token_mix(Tensor s, Tensor weight, str backend) -> Tensor")
 register("token_mix", __package__)
@@ -32,7 +32,7 @@ _native.library.define(
     "token_mix_lif(Tensor s, Tensor weight, Tensor? v_init, bool return_state, bool pack,"
     f" {NEURON_SCHEMA}, str backend) -> (Tensor, Tensor, Tensor)"
 )
-register("token_mix_lif", __package__)
+register("token_mix_lif", __package__, LIFCall)
 _native.library.define(
     "token_mix_lif_bits(Tensor s, Tensor weight, Tensor? v_init, int channels,"
     f" {NEURON_SCHEMA}, bool return_state, str backend) -> (Tensor, Tensor)"
@@ -51,18 +51,8 @@ def _token_mix_fake(s: Tensor, weight: Tensor, backend: str) -> Tensor:
 
 
 @torch.library.register_fake("stmixer::token_mix_lif", lib=_native.library)
-def _token_mix_lif_fake(
-    s: Tensor,
-    weight: Tensor,
-    v_init: Tensor | None,
-    return_state: bool,
-    pack: bool,
-    *neuron: Any,
-) -> tuple[Tensor, Tensor, Tensor]:
-    strides, dtype = _native.step_strides(s), state_dtype(s.dtype)
-    v = _native.empty_step(s, strides, dtype) if return_state else _native.placeholder(s, dtype)
-    bits = _native.empty_bits(s) if pack else _native.placeholder(s, torch.int32)
-    return _native.empty_like_steps(s, strides), v, bits
+def _token_mix_lif_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return allocate(LIFCall(*arguments[:-1]))
 
 
 @torch.library.register_fake("stmixer::token_mix_lif_bits", lib=_native.library)

@@ -30,6 +30,7 @@ from .._triton import (
     zeros_or_load,
 )
 from ..lif import buffers as lif_buffers
+from .buffers import LIFCall
 from .triton_bits import token_mix_lif_bits as token_mix_lif_bits  # a launcher of this backend
 
 _MAX_COUNT = 8  # steps whose membranes and currents fit in registers together
@@ -219,22 +220,16 @@ def token_mix(s: Tensor, weight: Tensor) -> Tensor:
     return out
 
 
-def token_mix_lif(
-    s: Tensor,
-    weight: Tensor,
-    v_init: Tensor | None,
-    return_state: bool,
-    pack: bool,
-    *neuron: Any,
-) -> tuple[Tensor, Tensor, Tensor]:
-    s, v_init, out, v, _ = lif_buffers.forward(s, v_init, return_state, pack=False)
-    bits = _native.empty_bits(s) if pack else _native.placeholder(s, torch.int32)
+def token_mix_lif(call: LIFCall) -> tuple[Tensor, Tensor, Tensor]:
+    s, v_init, out, v, _ = lif_buffers.forward(call.s, call.v_init, call.return_state, pack=False)
+    bits = _native.empty_bits(s) if call.pack else _native.placeholder(s, torch.int32)
     if s.numel():
-        grid, constants = _launch(s, weight)
+        grid, constants = _launch(s, call.weight)
         _forward[grid](
-            s, weight.contiguous(), v_init, out, _triton.requested(v), _triton.requested(bits),
-            s.shape[1], s.shape[2], *s.stride(), *out.stride(), bits.stride(0), s.shape[0],
-            **constants, **_triton.neuron(*neuron),
+            s, call.weight.contiguous(), v_init, out, _triton.requested(v),
+            _triton.requested(bits), s.shape[1], s.shape[2], *s.stride(), *out.stride(),
+            bits.stride(0), s.shape[0], **constants,
+            **_triton.neuron(call.threshold, call.decay, call.reset),
         )  # fmt: skip
     return out, v, bits
 

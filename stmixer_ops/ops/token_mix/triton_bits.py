@@ -155,7 +155,7 @@ def token_mix_lif_bits(call: BitsCall) -> tuple[Tensor, Tensor]:
             _native.with_strides(call.v_init, state_strides(call.channels, tokens)), requested(v),
             bits, steps, batch, *s.stride(),
             CHANNELS=call.channels, N=tokens, HEADS=weight.shape[0],
-            **neuron(*call.neuron),
+            **neuron(call.threshold, call.decay, call.reset),
             **tile._asdict(), **registers, **NO_FUSION,
         )  # fmt: skip
     return bits, v
