@@ -142,6 +142,8 @@ def bn_lif(
     check_state(v_init, x)
     channel_dim = _bn_lif.check_channel_dim(x, channel_dim)
     spec = LIFSpec(threshold, decay, reset, detach_reset, surrogate)
+    if residual is x:  # Dynamo takes no tensor twice
+        residual = x.view_as(x)
     statistics = (running_mean, running_var, training, eps)
     requested = (return_sum or residual is not None, return_state, pack)
     call = _bn_lif.ForwardCall(

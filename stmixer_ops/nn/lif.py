@@ -186,7 +186,10 @@ def check_lif_options(owner: str, options: dict[str, Any]) -> None:
 def autocast_input(x: Tensor) -> Tensor:
     """``x`` in autocast's dtype where autocast is on, as every linear layer would take it."""
     device = x.device.type
-    if x.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
+    if x.dtype == torch.float64:
+        return x
+    # Dynamo of torch 2.6 cannot trace the question, whose answer is known for these.
+    if device not in ("cpu", "cuda") and not torch.amp.is_autocast_available(device):
         return x
     if torch.is_autocast_enabled(device):
         return x.to(torch.get_autocast_dtype(device))

@@ -183,8 +183,6 @@ def bn_lif(
             v_init=v_init,
         )
         return s, total, v, pack_op.pack_spikes(s, s.dim() - 1, backend) if call.pack else v
-    if residual is x:  # Dynamo takes no tensor twice
-        call = call._replace(residual=x.view_as(x))
     results = iter(_BNLIF.apply(return_sum, chosen, *spec.gradient, *call))
     s = next(results)
     requested = (return_sum, call.return_state, call.pack)
