@@ -39,6 +39,10 @@ def test_one_graph_for_every_batch_size():
 
 
 @pytest.mark.compiles
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.6."),
+    reason="Inductor of torch 2.6 fails on these symbolic sizes",
+)
 def test_a_smaller_last_batch_trains_in_one_graph():
     """Inductor wants tokens behind a convolution laid out as images, which needs sizes."""
     torch.compiler.reset()
