@@ -144,6 +144,7 @@ INCLUDED = {
     "cpu": {"common"},
     "cuda": {"common"},
     "engine": {"common", "graph"},
+    "events": {"common", "graph"},
 }
 
 
