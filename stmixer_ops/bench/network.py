@@ -88,6 +88,8 @@ def _trained(case: Case, count: int, folder: Path) -> Network:
     saved = load_checkpoint(str(case.checkpoint))
     data = load_stored(saved.config["data"], saved.path, case.data, case.root)
     prepare = stored_preparation(saved.config["data"])
+    if len(data.input_shape) == 4:
+        raise ValueError(f"{saved.path}: expected a network for images, got one for sequences")
     check = prepare(first_images(data.test, count))
     calibration = prepare(first_images(data.train, 2 * count))
     if len(check) < count or len(calibration) < 2 * count:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..data import ImageData, spread_images, stored_preparation
+from ..data import Data, spread_images, stored_preparation
 from ..engine import Engine
 from ..engine.disagreement import Disagreement, disagreement
 from ..measure.statistics import paired_interval
@@ -53,7 +53,7 @@ class PrecisionReport:
 
 
 def compare_precisions(
-    exact: Engine, engine: Engine, data: ImageData, stored: Mapping[str, Any]
+    exact: Engine, engine: Engine, data: Data, stored: Mapping[str, Any]
 ) -> PrecisionReport:
     """``stored``: the section ``data`` of the checkpoint."""
     images = spread_images(data.test, COMPARED)
@@ -63,7 +63,7 @@ def compare_precisions(
     fp32, int8 = right
     return PrecisionReport(
         data.name,
-        len(x),
+        len(images),
         disagreement(exact, engine, x.numpy()),
         Answers(
             len(fp32), int(fp32.sum()), int(int8.sum()),

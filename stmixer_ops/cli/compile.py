@@ -9,18 +9,20 @@ from typing import Any
 
 from .._files import user_path, write_atomically
 from ..data import (
-    ImageData,
+    Data,
     PrepareImages,
     finds_data,
     load_stored,
     spread_images,
     stored_preparation,
+    with_steps,
 )
 from ..engine import Engine
 from ..engine.calibrate import MAX_SAMPLES
 from ..graph.quantize import int16_layers
 from ..models.base import SpikingClassifier
 from ..train.checkpoint import load_checkpoint
+from ..train.progress import open_display
 from ._arguments import add_data, positive
 from ._labels import write_labels
 from ._quantized import as_dict, as_text, compare_precisions
@@ -61,13 +63,13 @@ def run(args: argparse.Namespace) -> int:
         if not path.parent.is_dir():
             raise FileNotFoundError(f"{path}: expected the folder {path.parent} to exist")
     model = saved.build_model(**({"T": args.T} if args.T else {}))
-    stored = saved.config["data"]
+    stored = with_steps(saved.config["data"], args.T)
     if args.precision == "fp32":
         _save(_compiled(model, stored), out, stored)
         return 0
     data = None
     if finds_data(stored, args.data, args.root):
-        data = load_stored(stored, saved.path, args.data, args.root)
+        data = load_stored(stored, saved.path, args.data, args.root, open_display())
     _compile_int8(model, data, stored, out, report, args)
     return 0
 
@@ -98,21 +100,20 @@ def _save(engine: Engine, out: Path, stored: dict[str, Any]) -> None:
 
 def _compile_int8(
     model: SpikingClassifier,
-    data: ImageData | None,
+    data: Data | None,
     stored: dict[str, Any],
     out: Path,
     report: Path,
     args: argparse.Namespace,
 ) -> None:
-    samples = None
+    samples, count = None, 0
     if data is not None:
         images = spread_images(data.train, args.calibrate or MAX_SAMPLES)
-        samples = stored_preparation(stored)(images)
+        samples, count = stored_preparation(stored)(images), len(images)
     names = args.int16_layers.split(",") if args.int16_layers else None
     engine = _compiled(model, stored, "int8", samples, int16_layers=names)
     _save(engine, out, stored)
     wide = int16_layers(engine.graph)
-    count = 0 if samples is None else len(samples)
     print(f"layers of 16 bits beside the head: {', '.join(wide) or 'none'}")
     if data is None:
         comparison = None

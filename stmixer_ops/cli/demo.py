@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
         require(module, "train", purpose)  # now rather than after the training
     out, display = user_path(args.out), open_display()
     data = load_dataset("digits")
+    assert isinstance(data, ImageData)
     images = data.prepare(first_images(data.test, len(data.test)))
     baseline = _linear_baseline()
     display.line(f"linear baseline (logistic regression on pixels): {100 * baseline:.2f} %")

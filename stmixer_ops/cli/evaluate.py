@@ -10,11 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data import load_stored, stored_preparation
+from ..data import load_stored, stored_preparation, with_steps
 from ..engine import Engine
 from ..measure.table import format_table
 from ..train.checkpoint import load_checkpoint
 from ..train.evaluate import evaluate
+from ..train.progress import open_display
 from ._arguments import add_data, add_threads, device, positive, set_threads
 from ._labels import read_labels
 
@@ -34,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     set_threads(args.threads)
     model, stored = _load(args)
-    data = load_stored(stored, args.model, args.data, args.root)
+    data = load_stored(stored, args.model, args.data, args.root, open_display())
     prepare = stored_preparation(stored)
     result = evaluate(model, data.test, prepare=prepare, batch_size=args.batch_size)
     if args.json:
@@ -66,7 +67,7 @@ def _load(args: argparse.Namespace) -> tuple[Callable[[Tensor], Tensor], Mapping
     if Path(args.model).suffix != ".stmx":
         saved = load_checkpoint(args.model)
         model = saved.build_model(**({"T": args.T} if args.T else {}))
-        return model.to(args.device), saved.config["data"]
+        return model.to(args.device), with_steps(saved.config["data"], args.T)
     if args.T or args.device != "cpu":
         raise ValueError(
             f"{args.model}: an engine has its T and runs on the CPU; leave out --T and --device"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._files import user_path
-from ..data import finds_data, first_images, load_stored, stored_preparation
+from ..data import finds_data, first_images, load_stored, stored_preparation, with_steps
 from ..measure.cost import measure_cost
 from ..measure.energy import Cost
 from ..measure.rates import fit_rates
@@ -17,6 +18,7 @@ from ..measure.table import quantity
 from ..models import create_model
 from ..models.base import SpikingClassifier
 from ..train.checkpoint import Checkpoint, load_checkpoint
+from ..train.progress import open_display
 from ._arguments import add_data, add_threads, positive, set_threads
 
 
@@ -59,15 +61,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _images(saved: Checkpoint, args: argparse.Namespace) -> tuple[Tensor, str]:
-    stored = saved.config["data"]
+    stored = with_steps(saved.config["data"], args.T)
     if not finds_data(stored, args.data, args.root):
-        size = stored["img_size"]
-        images = torch.randn(min(args.images, 16), len(stored["mean"]), size, size)
+        images = stored_preparation(stored)(_random(stored, min(args.images, 16)))
         moved = f"{stored['root']} is not there any more; " if stored.get("root") else ""
         return images, f"{len(images)} random inputs ({moved}--root gives rates on real images)"
-    data = load_stored(stored, saved.path, args.data, args.root)
+    data = load_stored(stored, saved.path, args.data, args.root, open_display())
     images = first_images(data.test, args.images)
     return stored_preparation(stored)(images), f"{len(images)} test images of {data.name}"
+
+
+def _random(stored: dict[str, Any], count: int) -> Tensor:
+    """As the data set holds its samples; frames of events get counts."""
+    size, shape = stored["img_size"], stored.get("input_shape", ())
+    if len(shape) == 4:
+        return torch.poisson(torch.full((count, *shape), 0.2))
+    return torch.randn(count, len(stored["mean"]), size, size)
 
 
 def _as_dict(

@@ -20,7 +20,7 @@ COMMANDS = (
     ("eval", "evaluate", "test accuracy of a checkpoint"),
     ("info", "info", "parameters, MACs, SOPs and energy, layer by layer"),
     ("compile", "compile", "checkpoint to engine file (.stmx)"),
-    ("run", "run", "classify images with an engine file"),
+    ("run", "run", "classify images or recordings with an engine file"),
     ("events", "events", "recordings of event cameras: look into them, convert, draw"),
     ("models", "models", "names that create_model knows"),
     ("check-async", "check_async", "what of a network fits a chip without a clock"),

@@ -1,4 +1,4 @@
-"""``stmixer run``: classify image files with an engine file; needs no PyTorch."""
+"""``stmixer run``: classify image files or recordings with an engine file; needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.framing import stored_frames
 from ..data.pictures import fit, open_image, to_array
 from ..engine import Engine
 from ..measure.table import quantity
@@ -21,7 +22,9 @@ from ._labels import read_labels
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("engine", help="file of stmixer compile (.stmx)")
-    parser.add_argument("images", nargs="+", help="image files")
+    parser.add_argument(
+        "images", nargs="+", help="image files; recordings if it was trained on such"
+    )
     parser.add_argument("--top", type=positive, default=3, help="classes to print (default 3)")
     parser.add_argument("--threads", type=positive, help="CPU threads")
 
@@ -65,7 +68,10 @@ def _milliseconds(engine: Engine, image: np.ndarray, calls: int = 9) -> float:
 
 
 def _read(path: Path, labels: dict[str, Any]) -> np.ndarray:
-    """The image as the network takes it, float32 ``[1, C, H, W]``: ``(x / 255 - mean) / std``."""
+    """As the network takes it, float32: frames of a recording ``[T, 1, C, H, W]``, or an image
+    ``[1, C, H, W]``, ``(x / 255 - mean) / std``."""
+    if len(labels.get("input_shape", ())) == 4:
+        return stored_frames(labels, path)[:, None]
     pixels = to_array(fit(open_image(path, len(labels["mean"])), labels["img_size"]))
     mean, std = (np.array(labels[key], np.float32)[:, None, None] for key in ("mean", "std"))
     return ((pixels.astype(np.float32) / np.float32(255) - mean) / std)[None]

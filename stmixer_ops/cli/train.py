@@ -13,6 +13,7 @@ from typing import Any
 from .._files import user_path
 from ..data import list_datasets
 from ..data.damage import CHECKS
+from ..data.event_sets import holds_recordings
 from ..data.folder import survey
 from ..train.checkpoint import load_checkpoint
 from ..train.loop import train
@@ -26,6 +27,7 @@ _EXAMPLES = """examples:
   stmixer train fashion-mnist --root data/fashion-mnist --out out/fashion
   stmixer train cifar10 --root data/cifar10 --recipe cifar-quick --T 4
   stmixer train photos/ --epochs 10 --skip-damaged
+  stmixer train nmnist --root data/N-MNIST --out out/nmnist
   stmixer train --resume --out out/fashion"""
 
 
@@ -37,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "data",
         nargs="?",
         metavar="DATA",
-        help=f"data set ({', '.join(list_datasets())}) or a folder of images",
+        help=f"data set ({', '.join(list_datasets())}) or a folder of images or recordings",
     )
     parser.add_argument("--root", help="folder of the data set")
     parser.add_argument("--out", help="folder for the results (default out/<data set>)")
@@ -138,12 +140,12 @@ def run(args: argparse.Namespace) -> int:
     changes = _changes(args)
     data, root = args.data, args.root
     if data is not None and data not in list_datasets():
-        if not user_path(data).is_dir():
+        if not (folder := user_path(data)).is_dir():
             raise ValueError(
-                f"data set must be one of {', '.join(list_datasets())} or a folder of images, "
-                f"got {data!r}"
+                f"data set must be one of {', '.join(list_datasets())} or a folder of images or "
+                f"recordings, got {data!r}"
             )
-        data, root = "folder", data
+        data, root = "events" if holds_recordings(folder) else "folder", data
     if data is None and args.recipe is None:
         if not args.resume:
             raise ValueError("expected a data set, --recipe, or --resume with --out")

@@ -41,7 +41,7 @@ def thoroughness(check: str, paths: Sequence[Path]) -> str:
     return "full" if size <= FULL_LIMIT else "headers"
 
 
-def listed(reasons: Sequence[str], count: int) -> str:
+def listed(reasons: Sequence[str], count: int, word: str = "images") -> str:
     """``3 of 200 images cannot be read: ...``, the first fifty by name."""
     more = f"; and {len(reasons) - _LISTED} more" if len(reasons) > _LISTED else ""
-    return f"{len(reasons)} of {count} images cannot be read: {'; '.join(reasons[:_LISTED])}{more}"
+    return f"{len(reasons)} of {count} {word} cannot be read: {'; '.join(reasons[:_LISTED])}{more}"

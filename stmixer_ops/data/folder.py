@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -35,40 +36,70 @@ MEMORY_LIMIT = 512 << 20  # bytes of decoded images that are kept instead of rea
 _Files = list[tuple[Path, int]]
 
 
-def load_folder(root: Path, options: LoadOptions) -> Sets:
-    """The two sets of a folder of images; its classes are the folders' names, sorted.
+class Kind(NamedTuple):
+    """The files that a data set is made of, and what errors call them."""
+
+    suffixes: tuple[str, ...]
+    word: str
+
+
+PICTURES = Kind(SUFFIXES, "images")
+
+
+class SplitFiles(NamedTuple):
+    """Files with their labels, names of the classes, and a note on what was found."""
+
+    train: _Files
+    test: _Files
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def split_files(root: Path, kind: Kind = PICTURES) -> SplitFiles:
+    """The files of a folder by class; the classes are the folders' names, sorted.
 
     With ``root/train`` (or ``training``) the test set is ``root/test``, ``testing``, ``val``,
     ``valid`` or ``validation``, the first of them that is there; both must have the same classes.
     A root that holds the classes themselves is split, every fifth file of a class (by name) being
-    held out. ``options.in_memory=None`` decodes everything now where the images have the size
-    ``img_size`` already and take at most 512 MiB.
+    held out.
 
     Raises:
         FileNotFoundError, ValueError: naming the folder, what was looked for and what was found.
     """
     train_root, test_root, notes = find_splits(root)
-    classes = _classes(train_root)
+    classes = _classes(train_root, kind)
     names = tuple(classes)
-    if test_root is None:
-        files = _scan(classes)
-        test = held_out([label for _, label in files])
-        train_files = [f for f, t in zip(files, test, strict=True) if not t]
-        test_files = [f for f, t in zip(files, test, strict=True) if t]
-        if not test_files:
-            raise ValueError(f"{root}: expected at least 5 images in a class to hold one out")
-    else:
-        test_classes = _classes(test_root)
+    if test_root is not None:
+        test_classes = _classes(test_root, kind)
         _compare_classes(train_root, classes, test_root, test_classes)
-        train_files = _scan(classes)
-        test_files = _scan({name: test_classes[name] for name in names})
+        test_files = _scan({name: test_classes[name] for name in names}, kind)
+        return SplitFiles(_scan(classes, kind), test_files, names, notes)
+    files = _scan(classes, kind)
+    test = held_out([label for _, label in files])
+    train_files = [f for f, t in zip(files, test, strict=True) if not t]
+    test_files = [f for f, t in zip(files, test, strict=True) if t]
+    if not test_files:
+        raise ValueError(f"{root}: expected at least 5 {kind.word} in a class to hold one out")
+    return SplitFiles(train_files, test_files, names, notes)
+
+
+def load_folder(root: Path, options: LoadOptions) -> Sets:
+    """The two sets of a folder of images, see :func:`split_files`.
+
+    ``options.in_memory=None`` decodes everything now where the images have the size ``img_size``
+    already and take at most 512 MiB.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the folder, what was looked for and what was found.
+    """
+    train_files, test_files, names, notes = split_files(root)
     whole = [
         FolderImages([p for p, _ in f], [c for _, c in f], options.img_size, options.in_channels)
         for f in (train_files, test_files)
     ]
     train, test_set, left_out = _readable(root, whole, options)
     skipped = sum(map(len, whole)) - len(train) - len(test_set)
-    counts = train.labels.bincount(minlength=len(classes))
+    counts = train.labels.bincount(minlength=len(names))
     if skipped and (int(counts.min()) == 0 or len(test_set) == 0):
         empty = f"class {names[int(counts.argmin())]!r}" if len(test_set) else "the test set"
         raise ValueError(f"{root}: {empty} has no readable image; {left_out[0]}")
@@ -107,7 +138,7 @@ def survey(root: Path, opened: int = 32) -> tuple[int, int]:
         FileNotFoundError, ValueError: as :func:`load_folder`.
     """
     train_root, test_root, _ = find_splits(root)
-    files = _scan(_classes(train_root))
+    files = _scan(_classes(train_root, PICTURES), PICTURES)
     count = len(files) if test_root is not None else len(files) - len(files) // TEST_EVERY
     sides = []
     for path, _ in files[:: -(-len(files) // opened)]:
@@ -175,24 +206,25 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(Path(e.path) for e in os.scandir(folder) if _is_data(e.name) and _is_folder(e))
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _files_in(folder: Path, kind: Kind) -> list[Path]:
     return [
         Path(e.path)
         for e in os.scandir(folder)
-        if _is_data(e.name) and e.name.lower().endswith(SUFFIXES) and not _is_folder(e)
+        if _is_data(e.name) and e.name.lower().endswith(kind.suffixes) and not _is_folder(e)
     ]
 
 
-def _walk(folder: Path, seen: set[str]) -> list[Path]:
-    """Pictures in ``folder`` and below, through links too, but in no folder twice."""
+def _walk(folder: Path, kind: Kind, seen: set[str]) -> list[Path]:
+    """Files in ``folder`` and below, through links too, but in no folder twice."""
     real = os.path.realpath(folder)
     if real in seen:
         return []
     seen.add(real)
-    return _pictures(folder) + [p for f in _folders(folder) for p in _walk(f, seen)]
+    below = [p for f in _folders(folder) for p in _walk(f, kind, seen)]
+    return _files_in(folder, kind) + below
 
 
-def _classes(folder: Path) -> dict[str, Path]:
+def _classes(folder: Path, kind: Kind) -> dict[str, Path]:
     """Name of each class and its folder. Letters with accents are one character in the names, as
     Linux writes them; macOS takes them apart."""
     folders = _folders(folder)
@@ -200,10 +232,11 @@ def _classes(folder: Path) -> dict[str, Path]:
     if len(names) < len(folders):
         raise ValueError(f"{folder}: two folders have the same name, of {_listed(folders)}")
     if not names:
-        loose = len(_pictures(folder))
-        found = f"{loose} images without one" if loose else "no folder"
+        loose = len(_files_in(folder, kind))
+        found = f"{loose} {kind.word} without one" if loose else "no folder"
         raise ValueError(
-            f"{folder}: expected one folder of images per class (<class>/*{SUFFIXES[0]}, ...), or "
+            f"{folder}: expected one folder of {kind.word} per class "
+            f"(<class>/*{kind.suffixes[0]}, ...), or "
             f"train/<class> and test/<class>, found {found}"
         )
     return names
@@ -224,13 +257,14 @@ def _compare_classes(
         raise ValueError(f"{test}: expected the classes of {train.name}: {'; '.join(parts)}")
 
 
-def _scan(classes: Mapping[str, Path]) -> _Files:
+def _scan(classes: Mapping[str, Path], kind: Kind) -> _Files:
     found: _Files = []
     for label, (name, folder) in enumerate(classes.items()):
-        paths = sorted(_walk(folder, set()))
+        paths = sorted(_walk(folder, kind, set()))
         if not paths:
             raise ValueError(
-                f"{folder}: expected images ({', '.join(SUFFIXES)}) of class {name!r}, found none"
+                f"{folder}: expected {kind.word} ({', '.join(kind.suffixes)}) of class {name!r}, "
+                "found none"
             )
         found += [(path, label) for path in paths]
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -119,7 +120,12 @@ class ImageData:
 
 @dataclass(frozen=True)
 class FrameData:
-    """A data set of frames of events; all samples have the same shape ``[T, C, H, W]``."""
+    """A data set of frames of events; all samples have the same shape ``[T, C, H, W]``.
+
+    ``made`` says how frames were made of recordings, as keywords of
+    :func:`stmixer_ops.data.load_dataset`, and ``sensor`` how high and wide the camera is; None
+    where nobody said. ``skipped`` counts damaged files that were left out.
+    """
 
     name: str
     train: MemoryFrames
@@ -127,6 +133,9 @@ class FrameData:
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
     root: str | None = None
+    made: Mapping[str, Any] | None = None
+    sensor: tuple[int, int] | None = None
+    skipped: int = 0
     _shape: tuple[int, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -150,6 +159,9 @@ class FrameData:
             "mean": [0.0] * channels,
             "std": [1.0] * channels,
             "img_size": height if height == width else [height, width],
+            **({} if self.made is None else {"made": dict(self.made)}),
+            **({} if self.sensor is None else {"sensor": list(self.sensor)}),
+            **({"skipped": self.skipped} if self.skipped else {}),
         }
 
 

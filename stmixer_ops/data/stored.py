@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .load_events import EVENT_SETS
+from .recordings import Progress
 from .registry import load_dataset
-from .sets import ImageData
+from .sets import FrameData, ImageData
 
 
 def finds_data(stored: Mapping[str, Any], name: str | None, root: str | None) -> bool:
@@ -20,8 +22,12 @@ def finds_data(stored: Mapping[str, Any], name: str | None, root: str | None) ->
 
 
 def load_stored(
-    stored: Mapping[str, Any], source: str | os.PathLike[str], name: str | None, root: str | None
-) -> ImageData:
+    stored: Mapping[str, Any],
+    source: str | os.PathLike[str],
+    name: str | None,
+    root: str | None,
+    progress: Progress | None = None,
+) -> ImageData | FrameData:
     """The data set a model belongs to, or ``name``, in the size the model takes.
 
     ``stored``: the section ``data`` of the checkpoint, or the labels of the engine, ``source``.
@@ -33,15 +39,31 @@ def load_stored(
     """
     if root is None and name in (None, stored["name"]):
         root = stored_root(stored, source)
+    name = name or stored["name"]
+    made = dict(stored.get("made", {})) if name in EVENT_SETS else {}
+    if name != stored["name"]:
+        made.pop("split", None)
     data = load_dataset(
-        name or stored["name"],
+        name,
         root,
         img_size=stored["img_size"],
         in_channels=len(stored["mean"]),
         skip_damaged=bool(stored.get("skipped")),
+        progress=progress,
+        **made,
     )
     _check_classes(stored["classes"], data.classes, source)
     return data
+
+
+def with_steps(stored: Mapping[str, Any], T: int | None) -> dict[str, Any]:
+    """``stored`` for a model of another ``T``: frames of recordings become so many. Images are
+    repeated by the model and stay as they are."""
+    changed = dict(stored)
+    if T is not None and "made" in stored:
+        changed["made"] = {**stored["made"], "T": T}
+        changed["input_shape"] = [T, *stored["input_shape"][1:]]
+    return changed
 
 
 def _check_classes(

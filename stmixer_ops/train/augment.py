@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data import Data, ImageData
+from .frames import FrameCutMix, distort_frames
 from .recipe import Recipe
 
 Mix: TypeAlias = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor]]
@@ -20,15 +21,17 @@ Mix: TypeAlias = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor]]
 class Augmentation:
     """What a recipe does to its images.
 
-    ``source`` is "timm" or "tensor"; ``transform``: PIL image to normalised float ``[C, H, W]``,
-    or None; ``mix(images, labels, off)``: mixed images (unless ``off``) and soft targets, or None;
-    ``notes`` are lines for the log.
+    ``source`` is "timm", "tensor" or "events"; ``transform``: PIL image to normalised float
+    ``[C, H, W]``, or None; ``mix(images, labels, off)``: mixed images (unless ``off``) and soft
+    targets, or None; ``notes`` are lines for the log; ``distort(frames, generator)``: a batch
+    ``[T, B, C, H, W]`` to another, or None.
     """
 
     source: str
     transform: Callable[[Any], Tensor] | None
     mix: Mix | None
     notes: tuple[str, ...]
+    distort: Callable[[Tensor, torch.Generator], Tensor] | None = None
 
 
 def timm_obstacle() -> str | None:
@@ -42,6 +45,10 @@ def timm_obstacle() -> str | None:
 
 def build_augmentation(recipe: Recipe, data: Data) -> Augmentation:
     """timm's transforms where the recipe asks for them and they can run, else tensors alone."""
+    if len(data.input_shape) == 4:
+        return _event_augmentation(recipe, data)
+    if recipe.augment is not None:
+        raise ValueError(f"recipe: augment={recipe.augment!r} is for frames of events")
     asked = [
         name
         for name in ("rand_augment", "random_erasing", "mixup", "cutmix")
@@ -58,6 +65,23 @@ def build_augmentation(recipe: Recipe, data: Data) -> Augmentation:
         notes = (f"augmentation by timm: {', '.join(asked)}; flip and shift on tensors",)
         return Augmentation("timm", _timm_transform(recipe, data), _timm_mix(recipe, data), notes)
     return Augmentation("tensor", None, None, (plain, f"without {', '.join(asked)}: {obstacle}"))
+
+
+def _event_augmentation(recipe: Recipe, data: Data) -> Augmentation:
+    """Of frames: flips and shifts, NDA's distortions, cutmix; the rest is for images."""
+    parts = [f"flip {recipe.flip:g}", f"shift {recipe.crop_padding} px"]
+    mix: Mix | None = None
+    if recipe.cutmix:
+        mix = FrameCutMix(recipe.cutmix, recipe.label_smoothing, len(data.classes))
+        parts.append(f"cutmix {recipe.cutmix:g}")
+    if recipe.augment == "nda":
+        parts.append("NDA (roll, rotation or shear; cutout)")
+    notes = [f"augmentation of frames: {', '.join(parts)}"]
+    others = [n for n in ("rand_augment", "random_erasing", "mixup") if getattr(recipe, n)]
+    if others:
+        notes.append(f"without {', '.join(others)}: these are for images")
+    distort = distort_frames if recipe.augment == "nda" else None
+    return Augmentation("events" if distort or mix else "tensor", None, mix, tuple(notes), distort)
 
 
 def _timm_transform(recipe: Recipe, data: ImageData) -> Callable[[Any], Tensor] | None:

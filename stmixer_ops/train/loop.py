@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._files import user_path, work_folder
 from .._numbers import integer
-from ..data import Data, load_dataset, stored_root
+from ..data import EVENT_SETS, Data, load_dataset, stored_root
 from .augment import Augmentation, build_augmentation, flip_and_shift
 from .batches import steps_per_epoch, training_batches
 from .checkpoint import Checkpoint, load_first_weights, load_weights
@@ -121,6 +121,12 @@ def _load_data(
         img_size=recipe.img_size,
         check=check,
         skip_damaged=skip_damaged or bool(stored.get("skipped")),
+        T=recipe.T if recipe.data in EVENT_SETS else None,
+        frames=recipe.frames,
+        step_us=recipe.step_us,
+        split=recipe.split,
+        fit=recipe.fit,
+        progress=display,
     )
 
 
@@ -249,6 +255,8 @@ class _Run:
                 shifts = generator(recipe.seed, epoch, step, 1)
                 x, targets = self.data.prepare(samples, device), labels.to(device)
                 x = flip_and_shift(x, recipe.flip, recipe.crop_padding, shifts)
+                if augmentation.distort is not None:
+                    x = augmentation.distort(x, shifts)
                 if augmentation.mix is not None:
                     x, targets = augmentation.mix(x, targets, off)
                 lr = learning_rate(recipe, epoch * self.steps + step, self.steps)

@@ -66,7 +66,8 @@ def test_the_papers_imagenet_recipe_in_full():
         "batch_size": 128, "lr": 3e-4, "warmup_lr": 1e-6, "min_lr": 1e-5, "weight_decay": 0.05,
         "label_smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0, "mixup_off_epoch": None,
         "rand_augment": "rand-m9-mstd0.5-inc1", "random_erasing": 0.25, "flip": 0.5,
-        "crop_padding": 0, "amp": True, "seed": 0,
+        "crop_padding": 0, "frames": None, "step_us": None, "split": None, "fit": None,
+        "augment": None, "amp": True, "seed": 0,
     }  # fmt: skip
 
 
