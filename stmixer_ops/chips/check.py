@@ -26,10 +26,10 @@ def check_async(
     """Check a network against the rules of a chip, or of any chip without a clock.
 
     Args:
-        model: a module; a :class:`~stmixer_ops.Graph`; the path of a `.stmx` file or of a
-            checkpoint; or a name for :func:`~stmixer_ops.create_model` (random weights). A module
-            is exported where that is possible; of others (Spikformer, the ablations of STMixer,
-            networks of your own) modules are read one by one, and a finding says so.
+        model: a module; a :class:`~stmixer_ops.Graph`, or an engine that has one; the path of a
+            `.stmx` file or of a checkpoint; or a name for :func:`~stmixer_ops.create_model` (random
+            weights). STMixer and Spikformer are exported, chains of layers (``nn.Sequential``) are
+            read as they are; of other modules the parts are read one by one, and a finding says so.
         chip: ``"speck2f"`` (also for Speck 2e), the only one without time steps; ``"loihi1"``,
             ``"loihi2"``, ``"truenorth"``, ``"spinnaker2"``, ``"xylo"`` (the member of the family
             that comes nearest) or ``"akida2"``, whose cores run asynchronously between the
@@ -84,7 +84,9 @@ def _sorted(findings: list[Finding]) -> list[Finding]:
 
 
 def _network(model: Any, input_shape: Sequence[int] | None) -> Network:
-    if isinstance(model, Graph):
+    graph = getattr(model, "graph", model)  # of an engine
+    if isinstance(graph, Graph):
+        model = graph
         check(model)
         return from_graph(model)
     if isinstance(model, (str, os.PathLike)):

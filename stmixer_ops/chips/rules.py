@@ -34,7 +34,7 @@ def any_chip(network: Network, chip: Chip | None) -> Iterator[Finding]:
     yield from _inputs(network)
     yield from _operations(network, chip)
     if clock_free:
-        yield from _time(network)
+        yield from _time(network, chip)
         yield from _order(network)
     yield from _bits(network, chip)
     yield from _totals(network)
@@ -83,21 +83,22 @@ def _severity(operation: str, chip: Chip | None) -> str:
     return NEEDS_CLOCK if operation == "max pool" and not chip.clock_free else BLOCKS
 
 
-def _time(network: Network) -> Iterator[Finding]:
+def _time(network: Network, chip: Chip | None) -> Iterator[Finding]:
     """What happens at given times."""
+    clock = "" if chip is None else f"; a slow clock {chip.limits['slow_clock']}"
     largest: dict[str, float] = {}
     for bias in (b for p in network.populations for b in p.biases):
         largest[bias.path] = max(bias.largest, largest.get(bias.path, 0.0))
     for path, value in largest.items():
         yield Finding(
             path, "bias", NEEDS_CLOCK, value, 0, "thresholds a step",
-            'no biases, or all at once at the start (EventSimulator: bias="initial")',
+            f'no biases, or all at once at the start (EventSimulator: bias="initial"){clock}',
         )  # fmt: skip
     for p in network.populations:
         if p.decay != 1:
             yield Finding(
                 p.path, "leak", NEEDS_CLOCK, p.decay, 1, "kept a step",
-                "integrate and fire (decay=1)",
+                f"integrate and fire (decay=1){clock}",
             )  # fmt: skip
     for bias in network.readout_biases:
         yield Finding(

@@ -89,6 +89,16 @@ def test_weights_against_the_threshold() -> None:
     assert "layer" not in found(report, "weights")
 
 
+def test_thresholds_of_concatenated_layers() -> None:
+    graph = one_layer([[0.5, 0.5], [0.0, 0.0]], threshold=[1.0, 4.0])
+    first = graph.currents[0]["projections"][0]
+    graph.tensors["layer.weight"] = graph.tensors["layer.weight"][:1]
+    second = graph.projection("other", "linear", "input", [[3.0, 3.0]], channel_offset=1)
+    graph.currents[0]["projections"] = [first, second]
+    report = so.check_async(graph)
+    assert report.layers[0].largest_weight == 0.75 and "other" not in found(report, "weights")
+
+
 def test_biases_and_leak_need_a_clock() -> None:
     graph = one_layer([[0.5], [0.25]], bias=[0.0, -0.5], threshold=2.0, decay=0.75)
     report = so.check_async(graph)
@@ -96,7 +106,8 @@ def test_biases_and_leak_need_a_clock() -> None:
     bias, leak = found(report, "bias")["sum"], found(report, "leak")["lif"]
     assert (bias.need, bias.allowed, bias.severity) == (0.25, 0, "needs a clock")
     assert (leak.need, leak.allowed, leak.severity) == (0.75, 1, "needs a clock")
-    assert not so.check_async(graph, "speck2f").ok
+    speck = so.check_async(graph, "speck2f")
+    assert not speck.ok and "slow clock" in found(speck, "leak")["lif"].fits
     stepped = so.check_async(graph, "loihi2")
     assert stepped.ok and not found(stepped, "bias") and not found(stepped, "leak")
     assert so.check_async(one_layer([[0.5]], bias=[0.0])).ok
@@ -135,6 +146,8 @@ def test_an_int8_network() -> None:
             b.fan_in,
         )
     assert found(real, "weight bits")[""].need == 32
+    engine = so.Engine(graph)
+    assert so.check_async(engine).to_json() == real.to_json()
     assert {path: f.need for path, f in found(report, "weight bits").items()} == {
         "blocks.0.token_mixer.fc1": 16
     }
@@ -214,6 +227,18 @@ def test_figures_of_spikformer() -> None:
     assert rows["blocks.0.mlp.lif1"].fan_out == 32
     assert rows["blocks.0.attn.q_lif"].fan_out is None  # it depends on k and v
     assert rows["blocks.0.attn.proj_lif"].fan_out == 128
+
+
+def test_a_network_that_hooks_keep_from_being_exported() -> None:
+    """The head is defined first and drives no neurons."""
+    model = CASES["spikformer"][0]()
+    model.register_forward_hook(lambda *_: None)
+    report = so.check_async(model)
+    assert "forward hooks" in found(report, "reading")[""].fits
+    rows = {r.path: r for r in report.layers}
+    assert rows["patch_embed.main.0.lif"].weights == 4 * 27
+    assert rows["blocks.0.mlp.lif1"].neurons == 128 * 16
+    assert found(report, "spike product").keys() == {"blocks.0.attn"}
 
 
 def test_batch_norm_that_does_not_fold() -> None:

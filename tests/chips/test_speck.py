@@ -26,7 +26,7 @@ def test_words_that_layers_take() -> None:
     """The example of the documentation, and sizes that are no powers of two."""
     assert kernel_words(16, 32, 3, 3) == 8 * 1024
     assert neuron_words(32, 64, 64) == 128 * 1024
-    assert kernel_words(5, 6, 5, 5) == 5 * 32 * 8
+    assert kernel_words(7, 5, 3, 3) == 7 * 16 * 8
     assert neuron_words(3, 5, 9) == 3 * 8 * 16
     for n in range(1, 70):
         assert 2 ** bits(n) == next(2**k for k in range(8) if 2**k >= n)
@@ -40,6 +40,8 @@ def test_the_worked_example() -> None:
         found = kernels[f"blocks.0.{layer}"]
         assert (found.need, found.allowed) == (196_608, 65_536)  # 384 * 512
         assert found.fits == "D <= 256 (now 384)"
+    assert kernels["patch_embed.main.1.conv"].need == 48 * 16 * 128
+    assert kernels["patch_embed.main.1.conv"].fits == "D <= 256 (now 384)"  # a multiple of 8
     assert kernels["blocks.3.channel_mlp.fc1"].need == 384 * 2048
     assert kernels["blocks.3.channel_mlp.fc1"].fits == "D <= 128 (now 384)"
     hidden = neurons["blocks.2.channel_mlp.lif2"]
@@ -133,6 +135,24 @@ def test_sources_share_the_kernel_of_a_core() -> None:
     assert findings(aligned, "kernel memory")["lif"].need == 700 * 16 * 64  # 4x4
 
 
+def test_sources_that_share_channels() -> None:
+    """Two layers that read one source, or two sources that a graded population sums."""
+    graph = joined(4, (600, 1, 1, 0), (600, 1, 1, 0))
+    assert findings(so.check_async(graph, "speck2f"), "input channels")["lif"].need == 1200
+    graph.currents[2]["projections"][1]["source"] = "lif0"
+    assert "lif" not in findings(so.check_async(graph, "speck2f"), "input channels")
+    graph = joined(4, (600, 1, 1, 0), (600, 1, 1, 0))
+    terms = [graph.projection(f"term{i}", "identity", f"lif{i}") for i in (0, 1)]
+    graph.add_current("both", (600, 8, 8), terms)
+    graph.add_graded("stream", "both", (600, 8, 8))
+    del graph.currents[2]["projections"][1]
+    graph.currents[2]["projections"][0]["source"] = "stream"
+    report = so.check_async(graph, "speck2f")
+    assert "lif" not in findings(report, "input channels")
+    assert report.layers[-1].fan_in == 2 * 600
+    assert report.layers[0].fan_out == report.layers[1].fan_out == 4
+
+
 def test_sources_of_two_strides_share_none() -> None:
     report = so.check_async(joined(16, (8, 3, 2, 1), (8, 1, 1, 0)), "speck2f")
     (found,) = findings(report, "one kernel a core").values()
@@ -175,7 +195,7 @@ def test_shapes(layer: nn.Conv2d, inputs: int, rule: str, need: object) -> None:
     assert (found.need, found.severity) == (need, "blocks")
 
 
-@pytest.mark.parametrize(("weight", "blocks"), [(0.005, False), (0.003, True)])
+@pytest.mark.parametrize(("weight", "blocks"), [(0.005, False), (0.003, True), (-0.003, True)])
 def test_the_threshold_in_steps_of_the_weights(weight: float, blocks: bool) -> None:
     """127 steps are the largest weight: thresholds up to 32,767 steps are 258 weights."""
     layer = conv(1, 1, 1)
@@ -212,6 +232,23 @@ def test_pools_of_a_graph_are_those_of_modules() -> None:
         assert replace(a, largest_weight=b.largest_weight) == b
         assert a.largest_weight == pytest.approx(b.largest_weight)
     assert ours.layers[0].fan_out == 9 * 4  # each of four neighbours reaches the same nine
+
+
+def test_pools_of_pools() -> None:
+    graph = so.Graph()
+    graph.add_input("input", (1, 16, 16))
+    graph.add_current(
+        "a", (1, 8, 8), [graph.projection("a", "avg_pool", "input", kernel=2, stride=2)]
+    )
+    graph.add_graded("b", "a", (1, 8, 8))
+    graph.add_current("c", (1, 4, 4), [graph.projection("c", "avg_pool", "b", kernel=2, stride=2)])
+    graph.add_graded("d", "c", (1, 4, 4))
+    layer = graph.projection("layer", "linear", "d", np.full((3, 1), 8.0))
+    graph.add_current("sum", (3, 4, 4), [layer])
+    graph.add_lif("lif", "sum", (3, 4, 4), decay=1.0, soft_reset=True)
+    report = so.check_async(read_out(graph, "lif", (3, 4, 4)))
+    (row,) = report.layers
+    assert (row.synapses, row.fan_in, row.largest_weight) == (256 * 3, 1, 0.5)  # 8 / 16
 
 
 @pytest.mark.parametrize(("edge", "fits"), [(2, True), (4, True), (8, False)])
