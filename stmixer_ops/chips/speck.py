@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,10 +163,12 @@ class _Speck:
             for s in core.population.synapses:
                 if s.kind != "token_mix":
                     one = s.channels, s.features, s.kernel
-                    yield from self.kernels(s.path, *one, kernel_most)
+                    yield from self.kernels(s.path, [s], *one, kernel_most)
         else:
+            layers = core.population.synapses
+            name = layers[0].path if len({s.path for s in layers}) == 1 else path
             one = core.channels, core.features, core.kernel
-            yield from self.kernels(self.largest_source(core), *one, kernel_most)
+            yield from self.kernels(name, layers, *one, kernel_most)
         if neurons is not None and neurons > neuron_most:
             yield Finding(
                 path, "neuron memory", BLOCKS, neurons, neuron_most, "words",
@@ -180,27 +182,28 @@ class _Speck:
                 "kernel+neuron words", "fewer channels or positions",
             )  # fmt: skip
 
-    def largest_source(self, core: Core) -> str:
-        """The layer to name: the only one, or the population that sums several."""
-        paths = {s.path for s in core.population.synapses}
-        return paths.pop() if len(paths) == 1 else core.population.path
-
-    def kernels(self, path: str, c: int, f: int, k: int, allowed: int) -> Iterator[Finding]:
+    def kernels(
+        self, path: str, layers: Sequence[Synapses], c: int, f: int, k: int, allowed: int
+    ) -> Iterator[Finding]:
+        """One kernel, of one layer or of several."""
         words = kernel_words(c, f, k, k)
         if words > allowed:
+            pixels = sum(s.channels for s in layers if s.source in self.network.inputs)
             yield Finding(
                 path, "kernel memory", BLOCKS, words, allowed, "words",
-                self.width_of_kernels(c, f, k, allowed),
+                self.width_of_kernels(c - pixels, pixels, f, k, allowed),
             )  # fmt: skip
 
-    def width_of_kernels(self, c: int, f: int, k: int, allowed: int) -> str:
+    def width_of_kernels(self, c: int, pixels: int, f: int, k: int, allowed: int) -> str:
+        """``pixels``: channels that do not grow with the width."""
         width, _ = self.network.sizes()
         if width:
             return _width(
-                width, lambda d: kernel_words(c * d // width, f * d // width, k, k) <= allowed
+                width,
+                lambda d: kernel_words(pixels + c * d // width, f * d // width, k, k) <= allowed,
             )
-        most = _largest(f, lambda out: kernel_words(c, out, k, k) <= allowed)
-        return f"at most {most} channels from these {c}"
+        most = _largest(f, lambda out: kernel_words(pixels + c, out, k, k) <= allowed)
+        return f"at most {most} channels from these {pixels + c}"
 
     def size_of_maps(self, core: Core, allowed: int) -> str:
         assert core.population.shape is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from ..chips import check_async, chip_names
 
@@ -21,6 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if sys.stderr.isatty():
+        print(f"reading {args.model} ...", file=sys.stderr)  # a large one takes seconds
     report = check_async(args.model, args.chip)
     print(report.to_json() if args.json else report)
     return 0 if report.ok else 1

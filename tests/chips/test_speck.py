@@ -55,6 +55,13 @@ def test_the_worked_example() -> None:
     assert not report.ok
 
 
+def test_pixels_do_not_grow_with_the_width() -> None:
+    """100 channels of 3x3 into 48, an eighth of D: 100 * 16 * 64 words; with 32 there is room."""
+    model = so.STMixer(32, 100, embed_dim=384, depth=1, num_heads=4).eval()
+    found = findings(so.check_async(model, "speck2f"), "kernel memory")["patch_embed.main.0.conv"]
+    assert found.need == 100 * 16 * 64 and found.fits == "D <= 256 (now 384)"
+
+
 def test_populations_against_cores() -> None:
     report = so.check_async("stmixer_2_256_16.cifar10dvs", "speck2f")
     found = findings(report, "cores")[""]

@@ -60,12 +60,15 @@ def test_the_lines_of_the_page(
 ) -> None:
     """From a recording to an answer."""
     monkeypatch.chdir(folder)
-    code = (ROOT / "docs" / "events.md").read_text().split("```python\n")[1].split("```")[0]
+    blocks = (ROOT / "docs" / "events.md").read_text().split("```python\n")[1:]
     names: dict[str, Any] = {}
-    exec(code, names)
+    for block in blocks:
+        exec(block.split("```")[0], names)
     run = names["sim"].run(so.events.read("clip.bin"))
     np.testing.assert_array_equal(names["stream"].logits(), run.logits[0])
-    assert str(names["stream"].stats()) in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert str(names["stream"].stats()) in printed
+    assert str(names["report"]) in printed and not names["report"].ok
 
 
 @pytest.mark.parametrize("schedule", ["rank", "serial", "grid"])
