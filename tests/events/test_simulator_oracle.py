@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 from support.brute_events import brute
-from support.event_cases import close, frames, layers, random_network, random_recording, recording
+from support.event_cases import (
+    close,
+    frames,
+    layers,
+    race,
+    random_network,
+    random_recording,
+    recording,
+)
 
 import stmixer_ops as so
 
@@ -29,24 +37,9 @@ def times(result: Any, name: str = "lif0") -> list[int]:
 
 
 def test_orders_of_serial() -> None:
-    """One event fires a0 and a1. a0 makes b fire; b adds +1 to c, and a1 adds -1, threshold 1.
-
-    Breadth first: a0, a1, b: c is -1, then 0. Depth first: a0, b, a1: c fires, then is -1. In rank
-    c receives both at once.
-    """
-    graph = so.Graph()
-    graph.add_input("input", (1, 1, 1))
-    into = {
-        "a": [graph.projection("ia", "linear", "input", [[1.0], [1.0]])],
-        "b": [graph.projection("ab", "linear", "a", [[1.0, 0.0]])],
-        "c": [graph.projection("ac", "linear", "a", [[0.0, -1.0]]),
-              graph.projection("bc", "linear", "b", [[1.0]])],
-    }  # fmt: skip
-    for name, projections in into.items():
-        shape = (2 if name == "a" else 1, 1, 1)
-        graph.add_current(f"to {name}", shape, projections)
-        graph.add_lif(name, f"to {name}", shape, decay=1.0)
-    close(graph, "c", (1, 1, 1))
+    """Of :func:`race`. Breadth first comes a0, a1, b: c is -1, then 0. Depth first comes a0, b, a1:
+    c fires, then is -1. In rank c receives both at once."""
+    graph = race()
     events = recording((0, 0))
     fifo, depth = (run(graph, events, "serial", order=order) for order in ("fifo", "depth"))
     assert fifo.counts["c"].sum() == 0 and fifo.v["c"] == [0]

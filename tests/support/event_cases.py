@@ -55,6 +55,26 @@ def layers(*weights: Any, bias: Any = None, steps: int = 1, **lif: Any) -> so.Gr
     return graph
 
 
+def race() -> so.Graph:
+    """One event fires a0 and a1. a0 makes b fire; b adds +1 to c, and a1 adds -1, threshold 1."""
+    graph = so.Graph()
+    graph.add_input("input", (1, 1, 1))
+    into = {
+        "a": [graph.projection("ia", "linear", "input", [[1.0], [1.0]])],
+        "b": [graph.projection("ab", "linear", "a", [[1.0, 0.0]])],
+        "c": [
+            graph.projection("ac", "linear", "a", [[0.0, -1.0]]),
+            graph.projection("bc", "linear", "b", [[1.0]]),
+        ],
+    }
+    for name, projections in into.items():
+        shape = (2 if name == "a" else 1, 1, 1)
+        graph.add_current(f"to {name}", shape, projections)
+        graph.add_lif(name, f"to {name}", shape, decay=1.0)
+    close(graph, "c", (1, 1, 1))
+    return graph
+
+
 def close(graph: so.Graph, source: str, shape: tuple[int, int, int], *currents: str) -> None:
     """A stream of what ``source`` emits and of these currents, its mean and the readout."""
     out = graph.projection("out", "linear", source, np.eye(shape[0]))
