@@ -38,3 +38,18 @@ def read_labels(engine: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or any(key not in content for key in expected):
         raise ValueError(f"{path}: expected {', '.join(expected)}")
     return content
+
+
+def class_names(engine: Path, count: int) -> list[str]:
+    """What the classes are called where a labels file lies beside ``engine``, else their numbers.
+
+    Raises:
+        ValueError: the file is of another network.
+    """
+    path = labels_path(engine)
+    if not path.is_file():
+        return [str(i) for i in range(count)]
+    names = [str(name) for name in read_labels(engine)["classes"]]
+    if len(names) != count:
+        raise ValueError(f"{path}: expected {count} classes, as {engine} has, got {len(names)}")
+    return names

@@ -10,16 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from .._files import user_path
-from ..events import Events, Summary, crop, downsample, draw_recording, read, summarize, write
+from ..events import Summary, draw_recording, summarize, write
 from ..events.files import SUFFIXES
 from ..events.frames import SPLITS
+from ..events.page import write_page
+from ..events.playback import play
 from ..measure.table import quantity
 from ._arguments import positive
+from ._labels import class_names
+from ._progress import progress
+from ._recordings import (
+    add_reading,
+    add_scaling,
+    add_simulation,
+    load_simulator,
+    read_recording,
+    scaled,
+)
 
 _INFO = "duration, rate, polarity balance and hot pixels of recordings"
 _CONVERT = "one format to another, cropped or scaled on the way"
 _SHOW = "a picture: frames over time and the rate of events"
-_ANNOUNCED = 64 << 20  # bytes of a file whose reading takes a second or more
+_PLAY = "a page with a slider over time: events, spikes of each population, logits, SOPs so far"
 _HOT_LISTED = 5
 
 
@@ -38,39 +50,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
     convert.add_argument(
         "out", metavar="OUT", help="recording to write; its suffix says the format"
     )
-    convert.add_argument(
-        "--crop", type=positive, metavar="SIDE", help="keep a square of the centre"
-    )
-    convert.add_argument(
-        "--downsample", type=positive, metavar="SIDE", help="scale to so many pixels a side"
-    )
+    add_scaling(convert)
     show = commands.add_parser("show", help=_SHOW, description=_SHOW)
     show.set_defaults(run=_show)
     show.add_argument("file", metavar="FILE", help="recording")
     show.add_argument("--out", help="picture to write (default: the recording's name, .png)")
     show.add_argument("--T", type=positive, default=8, help="frames (default 8)")
     show.add_argument("--split", choices=SPLITS, default="time", help="how frames are cut")
-    for command in (info, convert, show):
-        command.add_argument(
-            "--partial", action="store_true", help="keep what comes before a fault in the file"
-        )
-        command.add_argument(
-            "--sort", action="store_true", help="sort events that are not in order of time"
-        )
-
-
-def _read(args: argparse.Namespace, name: str) -> Events:
-    path = user_path(name)
-    if path.is_file() and (size := path.stat().st_size) > _ANNOUNCED:
-        print(f"reading {path}, {size / 1e6:.0f} MB", file=sys.stderr, flush=True)
-    return read(path, args.partial, sort=args.sort)
+    player = commands.add_parser("play", help=_PLAY, description=_PLAY)
+    player.set_defaults(run=_play)
+    player.add_argument("model", metavar="MODEL", help="file of stmixer compile (.stmx)")
+    player.add_argument("file", metavar="FILE", help="recording")
+    player.add_argument("--html", help="page to write (default: the recording's name, .html)")
+    add_scaling(player)
+    add_simulation(player)
+    for command in (info, convert, show, player):
+        add_reading(command)
 
 
 def _info(args: argparse.Namespace) -> int:
     unread = 0
     for name in args.files:
         try:
-            summary = summarize(_read(args, name))
+            summary = summarize(read_recording(args, name))
         except (OSError, ValueError) as error:  # the others are read all the same
             print(f"stmixer: error: {' '.join(str(error).split())}", file=sys.stderr)
             unread += 1
@@ -103,11 +105,7 @@ def _as_text(name: str, summary: Summary) -> str:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    events = _read(args, args.file)
-    if args.crop is not None:
-        events = crop(events, args.crop)
-    if args.downsample is not None:
-        events = downsample(events, args.downsample)
+    events = scaled(args, read_recording(args, args.file))
     out = user_path(args.out)
     write(out, events)
     print(f"{out}: {len(events):,} events, {out.stat().st_size / 1e6:.2f} MB")
@@ -115,10 +113,26 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    events = _read(args, args.file)
+    events = read_recording(args, args.file)
     out = user_path(args.out or Path(args.file).with_suffix(".png"))
     draw_recording(out, events, _title(args.file, summarize(events)), args.T, args.split)
     print(out)
+    return 0
+
+
+def _play(args: argparse.Namespace) -> int:
+    simulator = load_simulator(args)
+    classes = class_names(Path(args.model), simulator.num_classes)
+    events = scaled(args, read_recording(args, args.file))
+    out = user_path(args.html or Path(args.file).with_suffix(".html"))
+    with progress("simulating") as shown:
+        playback = play(
+            simulator, events, args.t0, args.duration,
+            progress=lambda done, pieces: shown.status(f"{100 * done // pieces} %"),
+        )  # fmt: skip
+    what = f"{Path(args.model).name} ({simulator.schedule})"
+    write_page(out, playback, f"{_title(args.file, summarize(events))}, {what}", classes)
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

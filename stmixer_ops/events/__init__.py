@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from .array import DTYPE, Events, as_events
     from .files import read, write
     from .frames import crop, downsample, to_frames
+    from .page import write_page
     from .picture import draw_recording
+    from .playback import Playback, play
     from .result import EventResult, EventStats, RunStats
     from .simulator import EventSimulator
     from .stream import EventStream
@@ -25,7 +27,9 @@ __getattr__ = loader(
         "array": ("DTYPE", "Events", "as_events"),
         "files": ("read", "write"),
         "frames": ("crop", "downsample", "to_frames"),
+        "page": ("write_page",),
         "picture": ("draw_recording",),
+        "playback": ("Playback", "play"),
         "result": ("EventResult", "EventStats", "RunStats"),
         "simulator": ("EventSimulator",),
         "stream": ("EventStream",),
@@ -40,14 +44,17 @@ __all__ = [
     "EventStats",
     "EventStream",
     "Events",
+    "Playback",
     "RunStats",
     "Summary",
     "as_events",
     "crop",
     "downsample",
     "draw_recording",
+    "play",
     "read",
     "summarize",
     "to_frames",
     "write",
+    "write_page",
 ]

@@ -115,6 +115,6 @@ def test_it_needs_no_torch(clip):
 
 
 def test_large_files_are_announced(clip, capsys, monkeypatch):
-    monkeypatch.setattr("stmixer_ops.cli.events._ANNOUNCED", 1)
+    monkeypatch.setattr("stmixer_ops.cli._recordings._ANNOUNCED", 1)
     assert main(["events", "info", str(clip)]) == 0
     assert f"reading {clip}, 0 MB" in capsys.readouterr().err
