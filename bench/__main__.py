@@ -3,7 +3,8 @@
 Every speed is a ratio against a peer in the same run. ``ops`` (``bench_ops.py``) times the
 training ops; ``engine`` and ``sweep`` are the commands ``stmixer bench engine`` and
 ``stmixer bench sweep``. Each writes ``bench/results/<name>.json`` with machine, threads and commit.
-Only when named: ``floor`` prints what bytes and FLOPs predict for a GPU, ``gpu`` measures there.
+Only when named: ``floor`` prints what bytes and FLOPs predict for a GPU, ``gpu`` measures there,
+``nmnist`` finds the accuracy on recordings of an event camera.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from stmixer_ops._files import write_atomically
 from stmixer_ops.measure.machine import machine
 from stmixer_ops.measure.timing import KEEP_MEMORY
 
-from . import floor, gpu
+from . import floor, gpu, nmnist
 
 HERE = Path(__file__).parent
 _RUNS = 7
@@ -101,7 +102,7 @@ def bench_ops(out: Path) -> None:
 
 
 def main() -> int:
-    names, when_named = ("ops", "engine", "sweep"), ("floor", "gpu")
+    names, when_named = ("ops", "engine", "sweep"), ("floor", "gpu", "nmnist")
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"of {', '.join((*names, *when_named))}"
@@ -109,6 +110,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for results")
     floor.add_arguments(parser)
     gpu.add_arguments(parser)
+    nmnist.add_arguments(parser)
     arguments = parser.parse_args()
     unknown = set(arguments.names) - {*names, *when_named}
     if unknown:
@@ -122,6 +124,8 @@ def main() -> int:
             status |= floor.run(arguments)
         elif name == "gpu":
             status |= gpu.run(arguments)
+        elif name == "nmnist":
+            status |= nmnist.run(arguments)
         else:
             status |= cli.main(["bench", name, "--out", str(arguments.out)])
     return status

@@ -28,6 +28,7 @@ _TYPES = (np.uint8, np.int16, np.float32)  # the first that holds all counts
 class Progress(Protocol):
     """Where long work is shown; :class:`stmixer_ops.train.progress.Display` is one."""
 
+    def line(self, text: str) -> None: ...
     def task(self, label: str, total: int) -> AbstractContextManager[Callable[[str], None]]: ...
 
 
@@ -102,6 +103,8 @@ def load_frames(
     info = _stored_info(place)
     if info is None:
         place.mkdir(parents=True, exist_ok=True)
+        if progress is not None:
+            progress.line(f"making {label} of {len(recordings)} recordings")
         info = _make(recordings, source, options, place, label, progress)
     damaged = info["damaged"]
     if damaged:

@@ -42,7 +42,8 @@ def read(path: str | os.PathLike[str], partial: bool = False, *, sort: bool = Fa
     """A recording from a file.
 
     ============  ==================================================================
-    ``.bin``      N-MNIST and N-Caltech101 (``.bs2`` too): five bytes an event
+    ``.bin``      N-MNIST and N-Caltech101 (``.bs2`` too): five bytes an event; the
+                  sensor is the smallest of 34, 128 and 240 pixels a side that fits
     ``.aedat``    AEDAT 2 (DVS128 and DAVIS) and 3.1; addresses as they are stored,
                   which in AEDAT 2 counts rows from below
     ``.aedat4``   AEDAT 4, with the package ``aedat`` (extra ``events``)
@@ -73,7 +74,7 @@ def read(path: str | os.PathLike[str], partial: bool = False, *, sort: bool = Fa
     except BadRecording as error:
         raise ValueError(f"{path}: {error}") from error
     columns, fault = decoded.columns, decoded.fault
-    bad = first_fault(columns, sort=sort)
+    bad = first_fault(columns, decoded.sensor, sort)
     if bad is not None:
         index, text = bad
         fault = f"{decoded.where(index)}: event {index}: {text}"

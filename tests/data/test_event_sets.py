@@ -281,6 +281,10 @@ class Counter:
 
     def __init__(self) -> None:
         self.steps: list[tuple[str, int]] = []
+        self.lines: list[str] = []
+
+    def line(self, text):
+        self.lines.append(text)
 
     def task(self, label, total):
         import contextlib
@@ -299,6 +303,7 @@ def test_frames_are_made_once_and_again_when_anything_changed(tmp_path, cache):
     shown = Counter()
     first = load_dataset("nmnist", root, progress=shown)
     assert shown.steps == [("training frames", 10), ("test frames", 10)]
+    assert shown.lines[0] == "making training frames of 10 recordings"
     assert not list(cache.rglob("*.tmp"))
     again = load_dataset("nmnist", root, progress=shown)
     assert len(shown.steps) == 2 and torch.equal(first.train.frames, again.train.frames)

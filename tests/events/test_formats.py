@@ -155,7 +155,8 @@ def test_evt3_against_a_decoder_that_goes_word_by_word(tmp_path):
                 high += (payload - high) % 4096
                 state["t"] = high << 12
     assert state["t"] > 2**24, "the clock of 24 bits has to overflow"
-    events = read(tmp_path, ".raw", files.evt3(*words))
+    content = files.evt3(*words).replace(b"height=720;width=1280", b"height=2048;width=2048")
+    events = read(tmp_path, ".raw", content)
     assert rows(events) == tuple(expected)
 
 
@@ -195,6 +196,13 @@ def test_aedat4_through_its_package(tmp_path):
     assert rows(events) == files.ROWS and events.sensor == (40, 50)
     with pytest.raises(ValueError, match="byte 0: no AEDAT 4 file"):
         read(tmp_path, ".aedat4", aedat4(files.ROWS)[:60])
+    whole = aedat4(files.ROWS)
+    # The length of the header's text, on which the package panics.
+    with pytest.raises(ValueError, match=r"byte 0: no AEDAT 4 file \(range end index"):
+        read(tmp_path, ".aedat4", whole[:58] + b"\xff" * 4 + whole[62:])
+    at = len(whole) - 16 * len(files.ROWS) - 4  # the number of events
+    with pytest.raises(ValueError, match=rf"byte {len(whole)} or before: "):
+        read(tmp_path, ".aedat4", whole[:at] + b"\xff" * 4 + whole[at + 4 :])
 
 
 def test_aedat4_without_its_package_says_what_to_install(tmp_path, monkeypatch):
@@ -283,6 +291,9 @@ DAMAGED = {
         len(files.EVT3_HEADER) + 2 * 19, 4,
     ),
     "dat": (".dat", files.dat(files.ROWS)[:-5], len(files.dat(files.ROWS)) - 8, 4),
+    "beyond the sensor": (
+        ".dat", files.dat([(1, 49, 39, 0), (2, 50, 0, 0)]), len(files.dat(files.ROWS[:1])), 1,
+    ),
     "unsorted": (".bin", files.bin_events([(9, 1, 1, 0), (12, 2, 2, 0), (11, 3, 3, 1)]), 10, 2),
     "negative": (
         ".aedat", files.aedat2([(1, 1, 1, 0), (-5, 1, 1, 0)]), len(files.aedat2(files.ROWS[:1])), 1,
@@ -299,7 +310,7 @@ def test_damage_is_named_with_file_and_byte_and_partial_keeps_the_rest(tmp_path,
     with pytest.warns(UserWarning, match=rf"byte {offset}: .* the {kept} events before are kept"):
         events = read(tmp_path, suffix, content, partial=True)
     assert len(events) == kept
-    if name not in ("unsorted", "negative"):
+    if name not in ("beyond the sensor", "unsorted", "negative"):
         assert rows(events) == files.ROWS[:kept]
 
 
@@ -314,6 +325,16 @@ def test_damage_is_named_with_file_and_byte_and_partial_keeps_the_rest(tmp_path,
         (".raw", b"% format EVT21;height=3;width=3\n", "the header says EVT21"),
         (".raw", b"% date 2020\n", "the header says nothing"),
         (".dat", files.DAT_HEADER.replace(b"n 2", b"n 1"), "can read version 2 of DAT"),
+        (
+            ".raw",
+            b"% evt 3.0\n% geometry 0x99999\n",
+            "byte 0: no camera has 99999 rows of 0 pixels",
+        ),
+        (
+            ".aedat",
+            files.aedat2(files.ROWS, "DVS320"),
+            "can read addresses of DVS128 and DAVIS, got",
+        ),
         (".dat", files.dat(files.ROWS, kind=14), "byte 68: expected events of pixels .*type 14"),
         (".npy", b"\x93NUMPY\x01\x00\xff\xff{", "byte 0: no array of NumPy"),
         (".npy", files.npy(files.ROWS, (("t", "<i8"), ("x", "<u2"))), "expected one field y"),

@@ -40,7 +40,7 @@ def counted(events, T, sensor, size, frame_of) -> np.ndarray:
 @pytest.mark.parametrize("size", [None, 8, (7, 5), 1])
 @pytest.mark.parametrize("T", [1, 3, 10])
 def test_frames_by_time_and_by_number(T, size):
-    events = random_recording(300, 10, 9, 997)
+    events = random_recording(307, 10, 9, 997)
     sides = (10, 9) if size is None else (size, size) if isinstance(size, int) else size
     first, last = int(events["t"][0]), int(events["t"][-1])
     length = last - first + 1
@@ -51,10 +51,10 @@ def test_frames_by_time_and_by_number(T, size):
     )
     assert by_time.dtype == np.float32 and np.array_equal(by_time, expected)
     if size is None:
-        assert by_time.sum() == 300
+        assert by_time.sum() == 307
 
     by_number = to_frames(events, T, split="number", size=size)
-    expected = counted(events, T, (10, 9), sides, lambda n, _: min(n // (300 // T), T - 1))
+    expected = counted(events, T, (10, 9), sides, lambda n, _: min(n // (307 // T), T - 1))
     assert np.array_equal(by_number, expected)
 
 

@@ -18,12 +18,16 @@ _VERSION = re.compile(rb"#!AER-DAT(\d+\.\d+)\r?\n")
 # Rows and columns of cameras, by how headers name them.
 _CAMERAS: dict[str, Sensor] = {
     "dvs128": (128, 128),
+    "tmpdiff128": (128, 128),
     "davis128": (128, 128),
     "davis240": (180, 240),
     "davis208": (192, 208),
     "davis346": (260, 346),
     "davis640": (480, 640),
 }
+_DVS128 = ("dvs128", "tmpdiff128")  # the latter is its older name
+_CHIP = re.compile(rb"# ?AEChip: ?([\x20-\x7e]*)")
+_SOURCE = re.compile(rb"#Source \d+: ?([\x20-\x7e]*)")
 _POLARITY = 1  # event type of AEDAT 3
 _PACKET = struct.Struct("<hhiiiiii")
 _HEADER_LINE = re.compile(rb"#[\t\x20-\x7e]*\r?\n")
@@ -43,9 +47,8 @@ def read_aedat(content: bytes) -> Decoded:
     raise BadRecording(f"byte 0: can read AEDAT 2.0, 3.1 and 4.0, got {version[1].decode()}")
 
 
-def _camera(header: bytes) -> str | None:
-    text = header.decode("ascii", "replace").lower()
-    return next((name for name in _CAMERAS if name in text), None)
+def _camera(chip: str) -> str | None:
+    return next((name for name in _CAMERAS if name in chip.lower()), None)
 
 
 def _read_2(content: bytes, start: int) -> Decoded:
@@ -58,14 +61,18 @@ def _read_2(content: bytes, start: int) -> Decoded:
     words = np.frombuffer(content, ">u4", 2 * count, start).reshape(count, 2)
     address, times = words[:, 0].astype(np.int64), words[:, 1].astype(np.uint32)
     fault = cut_off(start, 8, len(content))
-    camera = _camera(content[:start])
-    if camera is not None and camera != "dvs128":
+    chip = _CHIP.search(content, 0, start)
+    camera = _camera(chip[1].decode()) if chip else "dvs128"
+    if chip and camera is None:
+        raise BadRecording(
+            f"byte {chip.start()}: can read addresses of DVS128 and DAVIS, got {chip[1].decode()}"
+        )
+    if camera not in _DVS128:
         # Bit 31: a sample of the picture; bit 10: of the accelerometer or an external event.
         kept = np.flatnonzero((address & 0x8000_0400) == 0)
         address = address[kept]
         x, y, p = address >> 12 & 0x3FF, address >> 22 & 0x1FF, address >> 11 & 1
     else:
-        camera = "dvs128"
         wide = address > 0xFFFF
         if wide.any():
             index = int(wide.argmax())
@@ -78,16 +85,7 @@ def _read_2(content: bytes, start: int) -> Decoded:
         address = address[kept]
         x, y, p = address >> 1 & 0x7F, address >> 8 & 0x7F, address & 1
     columns = {"t": times[kept].view(np.int32), "x": x, "y": y, "p": p}
-    return Decoded(columns, at(start, 8, kept), _fitting(camera, columns), fault)
-
-
-def _fitting(camera: str | None, columns: dict[str, np.ndarray]) -> Sensor | None:
-    """The sensor that the header names, if the events agree."""
-    sensor = _CAMERAS.get(camera or "")
-    if sensor is None:
-        return None
-    fits = all(int(columns[f].max(initial=0)) < n for f, n in zip("yx", sensor, strict=True))
-    return sensor if fits else None
+    return Decoded(columns, at(start, 8, kept), _CAMERAS.get(camera or ""), fault)
 
 
 def _read_3(content: bytes) -> Decoded:
@@ -130,7 +128,8 @@ def _read_3(content: bytes) -> Decoded:
     bits, t = data[kept, 0], data[kept, 1] + np.concatenate(high)[kept]
     columns = {"t": t, "x": bits >> 17, "y": bits >> 2 & 0x7FFF, "p": bits >> 1 & 1}
     place = np.concatenate(places)[kept]
-    sensor = _fitting(_camera(content[:start]), columns)
+    cameras = {_camera(source.decode()) for source in _SOURCE.findall(content, 0, start)}
+    sensor = _CAMERAS.get(cameras.pop() or "") if len(cameras) == 1 else None
     return Decoded(columns, lambda i: f"byte {place[i]}", sensor, fault)
 
 
@@ -143,7 +142,7 @@ def write_aedat(events: Events) -> bytes:
     check_fits(events, "an AEDAT 2 file", x=640, y=480, t=1 << 31)
     x, y, p = (events[field].astype(np.uint32) for field in "xyp")
     small = max(int(x.max(initial=0)), int(y.max(initial=0))) < 128
-    if small and events.sensor in (None, (128, 128)):
+    if small and max(events.sensor or (0, 0)) <= 128:
         chip, address = "DVS128", y << 8 | x << 1 | p
     else:
         chip, address = "Davis640", y << 22 | x << 12 | p << 11

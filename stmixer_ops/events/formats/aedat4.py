@@ -26,13 +26,20 @@ def read_aedat4(content: bytes) -> Decoded:
         return _decode(library, path, len(content))
 
 
+def _pass_on_interrupts(error: BaseException) -> None:
+    """The package has no class of its own for what it refuses, and its panics are no Exception."""
+    if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
+        raise error
+
+
 def _decode(library: Any, path: Path, length: int) -> Decoded:
     fault = None
     parts: list[np.ndarray] = []
     try:
         decoder = library.Decoder(path)
         streams = {n: s for n, s in decoder.id_to_stream().items() if s["type"] == "events"}
-    except Exception as error:  # the package has no class of its own for what it refuses
+    except BaseException as error:
+        _pass_on_interrupts(error)
         raise BadRecording(f"byte 0: no AEDAT 4 file ({error})") from error
     if len(streams) != 1:
         raise BadRecording(f"byte 0: expected one stream of events, got {len(streams)}")
@@ -41,7 +48,8 @@ def _decode(library: Any, path: Path, length: int) -> Decoded:
         for packet in decoder:
             if packet["stream_id"] == number:
                 parts.append(packet["events"])
-    except Exception as error:
+    except BaseException as error:
+        _pass_on_interrupts(error)
         fault = f"byte {length} or before: {error}"
     names = {"t": "t", "x": "x", "y": "y", "p": "on"}
     columns = {

@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-from ..array import Events, Sensor
+from ..array import PIXELS, Events, Sensor
 from .decoded import BadRecording, Decoded, at, check_fits, cut_off
 
 _CD_OFF, _CD_ON, _TIME_HIGH = 0x0, 0x1, 0x8  # EVT 2
@@ -42,17 +42,16 @@ def _sensor(header: dict[str, str]) -> Sensor | None:
         re.search(rf"{side}=(\d+)", text) or re.fullmatch(r"(\d+)", header.get(side, ""))
         for side in ("height", "width")
     )
-    if height and width:
-        return int(height[1]), int(width[1])
     geometry = re.fullmatch(r"(\d+)x(\d+)", header.get("geometry", ""))
-    return (int(geometry[2]), int(geometry[1])) if geometry else None
-
-
-def _fitting(sensor: Sensor | None, columns: dict[str, np.ndarray]) -> Sensor | None:
-    if sensor is None or min(sensor) < 1:
+    if height and width:
+        sides = int(height[1]), int(width[1])
+    elif geometry:
+        sides = int(geometry[2]), int(geometry[1])
+    else:
         return None
-    fits = all(int(columns[f].max(initial=0)) < n for f, n in zip("yx", sensor, strict=True))
-    return sensor if fits else None
+    if not 1 <= min(sides) <= max(sides) <= PIXELS:
+        raise BadRecording(f"byte 0: no camera has {sides[0]} rows of {sides[1]} pixels")
+    return sides
 
 
 def read_raw(content: bytes) -> Decoded:
@@ -71,7 +70,7 @@ def _until_unknown(
     kinds: np.ndarray, known: tuple[int, ...], start: int, size: int
 ) -> tuple[int, str | None]:
     """How many words come before the first of an unknown type, and the fault there."""
-    bad = ~np.isin(kinds, known)
+    bad = np.isin(np.arange(16), known, invert=True)[kinds]
     if not bad.any():
         return len(kinds), None
     index = int(bad.argmax())
@@ -80,7 +79,8 @@ def _until_unknown(
 
 def _last(here: np.ndarray) -> np.ndarray:
     """Index of the last true element up to each one, -1 before the first."""
-    return np.maximum.accumulate(np.where(here, np.arange(len(here)), -1))
+    index = np.arange(len(here), dtype=np.int32 if len(here) < 1 << 31 else np.int64)
+    return np.maximum.accumulate(np.where(here, index, index.dtype.type(-1)))
 
 
 def _unrolled(values: np.ndarray, bits: int) -> np.ndarray:
@@ -115,13 +115,13 @@ def _read_evt2(content: bytes, start: int, sensor: Sensor | None) -> Decoded:
         "p": word >> 28,
     }
     notes = _left_out(int(events.sum()) - len(kept), "time")
-    return Decoded(columns, at(start, 4, kept), _fitting(sensor, columns), fault, notes)
+    return Decoded(columns, at(start, 4, kept), sensor, fault, notes)
 
 
 def _read_evt3(content: bytes, start: int, sensor: Sensor | None) -> Decoded:
     """Words of 16 bits that change a state: row, column, time; and single events and vectors."""
     count = (len(content) - start) // 2
-    words = np.frombuffer(content, "<u2", count, start).astype(np.int64)
+    words = np.frombuffer(content, "<u2", count, start).astype(np.int32)
     known = (_ADDR_Y, _ADDR_X, _BASE_X, _VECT_12, _VECT_8, _LOW, _HIGH, *_EVT3_OTHER)
     count, fault = _until_unknown(words >> 12, known, start, 2)
     fault = fault or cut_off(start, 2, len(content), "a word")
@@ -152,7 +152,7 @@ def _read_evt3(content: bytes, start: int, sensor: Sensor | None) -> Decoded:
     }
     notes = _left_out(int(bits[~timed].sum()), "time")
     notes += _left_out(int(bits[timed & ~placed].sum()), "row or column")
-    return Decoded(columns, at(start, 2, place), _fitting(sensor, columns), fault, notes)
+    return Decoded(columns, at(start, 2, place), sensor, fault, notes)
 
 
 def _evt3_times(kinds: np.ndarray, payload: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -187,7 +187,7 @@ def read_dat(content: bytes) -> Decoded:
     bits = words[:, 1]
     columns = {"t": words[:, 0], "x": bits & 0x3FFF, "y": bits >> 14 & 0x3FFF, "p": bits >> 28}
     fault = cut_off(start, 8, len(content))
-    return Decoded(columns, at(start, 8), _fitting(_sensor(header), columns), fault)
+    return Decoded(columns, at(start, 8), _sensor(header), fault)
 
 
 def _lines(events: Events, *lines: str) -> bytes:
