@@ -12,7 +12,7 @@ from torch import nn
 
 import stmixer_ops as so
 from stmixer_ops.chips.matching import largest_matching
-from stmixer_ops.chips.speck import bits, kernel_words, neuron_words
+from stmixer_ops.chips.speck_cores import bits, kernel_words, neuron_words
 
 KERNEL_WORDS = [16384, 16384, 16384, 32768, 32768, 65536, 65536, 16384, 16384]
 NEURON_WORDS = [65536, 65536, 65536, 32768, 32768, 16384, 16384, 16384, 16384]
@@ -56,10 +56,10 @@ def test_the_worked_example() -> None:
 
 
 def test_pixels_do_not_grow_with_the_width() -> None:
-    """100 channels of 3x3 into 48, an eighth of D: 100 * 16 * 64 words; with 32 there is room."""
-    model = so.STMixer(32, 100, embed_dim=384, depth=1, num_heads=4).eval()
+    """70 channels of 3x3 into 48, an eighth of D: 70 * 16 * 64 words; into 32 there is room."""
+    model = so.STMixer(32, 70, embed_dim=384, depth=1, num_heads=4).eval()
     found = findings(so.check_async(model, "speck2f"), "kernel memory")["patch_embed.main.0.conv"]
-    assert found.need == 100 * 16 * 64 and found.fits == "D <= 256 (now 384)"
+    assert found.need == 70 * 16 * 64 and found.fits == "D <= 256 (now 384)"
 
 
 def test_populations_against_cores() -> None:
@@ -140,6 +140,8 @@ def test_sources_share_the_kernel_of_a_core() -> None:
     assert findings(shifted, "kernel memory")["lif"].need == 700 * 32 * 64  # 5x5
     aligned = so.check_async(joined(64, (300, 4, 2, 1), (400, 2, 2, 0)), "speck2f")
     assert findings(aligned, "kernel memory")["lif"].need == 700 * 16 * 64  # 4x4
+    longer = so.check_async(joined(64, (300, 8, 4, 3), (400, 8, 4, 2)), "speck2f")
+    assert findings(longer, "kernel memory")["lif"].need == 700 * 128 * 64  # 3 before, 6 behind
 
 
 def test_sources_that_share_channels() -> None:
@@ -164,6 +166,10 @@ def test_sources_of_two_strides_share_none() -> None:
     report = so.check_async(joined(16, (8, 3, 2, 1), (8, 1, 1, 0)), "speck2f")
     (found,) = findings(report, "one kernel a core").values()
     assert (found.layer, found.need, found.severity) == ("lif", "strides 1, 2", "blocks")
+    # Each layer is held against the limits by itself.
+    wide = so.check_async(joined(16, (900, 16, 2, 7), (900, 1, 1, 0)), "speck2f")
+    assert {"kernel size", "input channels"}.isdisjoint(f.rule for f in wide.findings)
+    assert findings(wide, "kernel memory")["layer0"].need == 900 * 256 * 16
     assert "lif" not in report.cores and not report.ok
 
 
