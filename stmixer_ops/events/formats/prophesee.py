@@ -79,8 +79,8 @@ def _until_unknown(
 
 def _last(here: np.ndarray) -> np.ndarray:
     """Index of the last true element up to each one, -1 before the first."""
-    index = np.arange(len(here), dtype=np.int32 if len(here) < 1 << 31 else np.int64)
-    return np.maximum.accumulate(np.where(here, index, index.dtype.type(-1)))
+    kind = np.int32 if len(here) < 1 << 31 else np.int64
+    return np.maximum.accumulate(np.where(here, np.arange(len(here), dtype=kind), kind(-1)))
 
 
 def _unrolled(values: np.ndarray, bits: int) -> np.ndarray:
