@@ -181,6 +181,7 @@ void bind_events(py::module_& m) {
       .def_readwrite("jitter_us", &Options::jitter_us)
       .def_readwrite("drop", &Options::drop)
       .def_readwrite("seed", &Options::seed)
+      .def_readwrite("latch_us", &Options::latch_us)
       .def_readwrite("max_sops", &Options::max_sops);
   py::class_<Simulator>(m, "EventSimulator")
       .def(py::init(&make))

@@ -50,6 +50,8 @@ Clockless<T>::Clockless(const Model& model, const Wiring<T>& wiring)
 template <class T>
 void Clockless<T>::begin() {
   membranes_.clear();
+  latches_.clear();
+  for (const Relay& relay : model_->layout.relays) latches_.emplace_back(relay, options().latch_us);
   silent_until_.clear();
   crossing_.clear();
   sequence_ = 0;
@@ -131,6 +133,18 @@ bool Clockless<T>::emit(int population, int64_t t, int block, int lane, Arrival*
   v = n.resets.empty() ? T(0) : lowered(v, n.resets[row], count);
   *spikes = {n.channel(block, lane), n.pixel(block, lane), count};
   return true;
+}
+
+template <class T>
+void Clockless<T>::relay(int before, int64_t t, std::vector<std::vector<Arrival>>* emitted,
+                         size_t* next) {
+  const Layout& layout = model_->layout;
+  for (; *next < latches_.size() && layout.relays[*next].after <= before; ++*next) {
+    const int source = layout.first_relay() + static_cast<int>(*next);
+    std::vector<Arrival>& spikes = (*emitted)[source];
+    latches_[*next].pass(*emitted, t, &spikes);
+    for (const Arrival& a : spikes) count(source, a, t);
+  }
 }
 
 template <class T>

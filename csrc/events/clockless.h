@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "events/process.h"
+#include "events/relays.h"
 
 namespace stmixer::events {
 
@@ -38,11 +39,15 @@ class Clockless : public Process {
   // index, and counts them.
   void fire(int population, int64_t t, std::vector<Arrival>* fired);
 
+  // Lets all relays that come before a population make what they do of the spikes of sources at a
+  // time: emitted[source]. `next`: the first relay that has not done so.
+  void relay(int before, int64_t t, std::vector<std::vector<Arrival>>* emitted, size_t* next);
+
   // Sends spikes of a source by the projections that are late. `ordinal`: of the first of them.
   void post(int source, const Arrival& spikes, int64_t t);
   // Whether a projection loses this spike of its source.
   int64_t index(int source, const Arrival& spike) const {
-    return int64_t{spike.channel} * model_->layout.source(source).shape.pixels() + spike.pixel;
+    return int64_t{spike.channel} * model_->layout.shape(source).pixels() + spike.pixel;
   }
 
   // Ends of refractory times and crossings due at t that still hold, by population and index.
@@ -50,6 +55,7 @@ class Clockless : public Process {
 
   const Wiring<T>* wiring_;
   std::vector<Membranes<T>> membranes_;
+  std::vector<Latch> latches_;  // of the relays
   Agenda agenda_;
   int64_t sequence_ = 0;
   bool fresh_ = true;  // nothing has been tested yet

@@ -8,6 +8,8 @@
 
 #include "events/arrivals.h"
 #include "events/grid.h"
+#include "events/grid_network.h"
+#include "events/relays.h"
 #include "graph/arithmetic.h"
 
 namespace stmixer::events {
@@ -26,94 +28,6 @@ int32_t leaked(int32_t v, int32_t decay) {
   constexpr int bits = graph::kDecayBits;
   return static_cast<int32_t>((limited * decay + (1 << (bits - 1))) >> bits);
 }
-
-// What one spike or pixel adds its row times.
-template <class T>
-struct Emission {
-  int32_t channel, pixel;
-  T value;
-};
-
-// The numbers of a population, per channel or, where integers mix tokens, per head and token.
-template <class T>
-struct Parameters {
-  std::vector<T> threshold, reset, decay, start;
-  float scale = 1.0f;
-  bool per_token = false;
-  int heads_channels = 1;  // channels of a head
-
-  size_t at(int channel, int pixel, int pixels) const {
-    return per_token ? size_t(channel / heads_channels) * pixels + pixel : channel;
-  }
-};
-
-template <class T>
-std::vector<T> widened(std::vector<T> values, size_t size, T value) {
-  if (values.empty()) values.assign(size, value);
-  return values;
-}
-
-Parameters<float> parameters(const Population& p, const Current&, const Options& options, float) {
-  const size_t channels = p.shape.channels;
-  Parameters<float> n;
-  n.threshold = widened(p.channel_threshold, channels, p.threshold);
-  if (p.soft_reset) n.reset = n.threshold;
-  n.decay = widened(p.channel_decay, channels, p.decay);
-  if (options.tau_us > 0)
-    for (float& d : n.decay)
-      if (d < 1)
-        d = static_cast<float>(std::exp(-static_cast<double>(options.step_us) / options.tau_us));
-  n.start = widened(p.channel_v_init, channels, p.v_init);
-  n.scale = p.input_scale;
-  return n;
-}
-
-Parameters<int32_t> parameters(const Population& p, const Current& c, const Options& options,
-                               int32_t) {
-  Parameters<int32_t> n;
-  n.threshold = p.integer_threshold;
-  n.reset = p.integer_reset;
-  n.per_token = !c.projections.empty() && c.projections[0].kind == Projection::Kind::token_mix;
-  if (n.per_token) n.heads_channels = p.shape.channels * p.shape.pixels() / int(n.threshold.size());
-  n.decay = widened(p.channel_integer_decay, n.threshold.size(), int32_t{p.integer_decay});
-  if (options.tau_us > 0)
-    for (int32_t& d : n.decay)
-      if (d < 1 << graph::kDecayBits)
-        d = static_cast<int32_t>(
-            std::lrint(std::exp(-static_cast<double>(options.step_us) / options.tau_us) *
-                       (1 << graph::kDecayBits)));
-  n.start = widened(p.integer_v_init, n.threshold.size(), int32_t{0});
-  return n;
-}
-
-// What does not change from recording to recording.
-template <class T>
-struct GridNetwork {
-  explicit GridNetwork(const Model& model) {
-    const Layout& layout = model.layout;
-    for (const Wire& wire : layout.wires) {
-      const Projection& p = *wire.projection;
-      std::vector<T> values(graph::weight_count(p));
-      for (size_t i = 0; i < values.size(); ++i) {
-        if constexpr (std::is_same_v<T, float>)
-          values[i] = p.weight.data()[i];
-        else
-          values[i] = p.weight8.empty() ? p.weight16.data()[i] : p.weight8.data()[i];
-      }
-      rows.push_back(make_rows(p, wire.in, wire.out, Lanes::channels, values));
-    }
-    for (const Population* p : layout.populations)
-      populations.push_back(parameters(
-          *p, layout.graph().currents[layout.checked->find(p->current).index], model.options, T{}));
-    number.assign(layout.graph().populations.size(), -1);
-    for (size_t i = 0; i < layout.populations.size(); ++i)
-      number[layout.populations[i] - layout.graph().populations.data()] = static_cast<int>(i);
-  }
-
-  std::vector<Rows<T>> rows;  // [wire]
-  std::vector<Parameters<T>> populations;
-  std::vector<int> number;  // of a population of the graph among the LIF populations
-};
 
 template <class T>
 class Grid final : public Process {
@@ -182,6 +96,7 @@ class Grid final : public Process {
 
   T start_bias(size_t population, int channel) const;
   void close_tick();
+  void relay(size_t index);
   void sum(int current);
   void add_wire(int wire, std::vector<T>* to);
   void add_rows(const Rows<T>& rows, const std::vector<Emission<T>>& emitted, T* to) const;
@@ -215,7 +130,7 @@ void Grid<T>::begin() {
     values_.emplace_back(size_t(shape.channels) * shape.pixels());
     if (before) sums_[c].assign(shape.channels, 0.0);
   }
-  emitted_.assign(layout().populations.size() + 1, {});
+  emitted_.assign(layout().sources(), {});
   late_.assign(layout().wires.size(), {});
   v_.clear();
   silent_until_.clear();
@@ -257,16 +172,31 @@ void Grid<T>::close_tick() {
           {d.arrival.channel, d.arrival.pixel, worth(layout().wires[d.wire].source, 1)});
     later_.erase(due);
   }
+  size_t next_relay = 0;
   for (const NodeRef& node : layout().checked->order) {
-    if (node.is(NodeRef::Kind::current))
+    if (node.is(NodeRef::Kind::current)) {
+      while (next_relay < layout().relays.size() &&
+             layout().relays[next_relay].current == node.index)
+        relay(next_relay++);
       sum(node.index);
-    else if (network_->number[node.index] >= 0)
+    } else if (network_->number[node.index] >= 0)
       fire(network_->number[node.index]);
   }
   for (auto& list : emitted_) list.clear();
   for (auto& list : late_) list.clear();
   ++tick_;
   note_moment(tick_start(tick_));
+}
+
+template <class T>
+void Grid<T>::relay(size_t index) {
+  if constexpr (std::is_same_v<T, float>) {  // an int8 network has none
+    const int source = layout().first_relay() + static_cast<int>(index);
+    relay_tick(layout().relays[index], emitted_, &emitted_[source]);
+    for (const Emission<T>& e : emitted_[source])
+      if (e.value > 0 && e.value == std::floor(e.value))  // made of spikes, not of real input
+        count(source, {e.channel, e.pixel, static_cast<int32_t>(e.value)}, tick_start(tick_));
+  }
 }
 
 template <class T>
@@ -384,7 +314,7 @@ void Grid<T>::fire(int population) {
 // Sends spikes by the projections that are late or lose some.
 template <class T>
 void Grid<T>::post(int source, const Arrival& spikes, int64_t t) {
-  const int64_t i = int64_t{spikes.channel} * layout().source(source).shape.pixels() + spikes.pixel;
+  const int64_t i = int64_t{spikes.channel} * layout().shape(source).pixels() + spikes.pixel;
   const int64_t first = counts_[source][i] - spikes.count;
   for (size_t w = 0; w < layout().wires.size(); ++w) {
     const int wire = static_cast<int>(w);

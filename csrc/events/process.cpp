@@ -15,8 +15,8 @@ void Process::start(int64_t t0, Wanted wanted) {
   any_time_ = stopped_ = false;
   spent_ = 0;
   counts_.clear();
-  for (size_t s = 0; s <= layout.populations.size(); ++s) {
-    const Shape& shape = layout.source(static_cast<int>(s)).shape;
+  for (int s = 0; s < layout.sources(); ++s) {
+    const Shape& shape = layout.shape(s);
     counts_.emplace_back(int64_t{shape.channels} * shape.pixels());
   }
   updates_.assign(layout.populations.size(), 0);
@@ -55,11 +55,11 @@ void Process::show(const Dense&) {
 }
 
 void Process::count(int source, const Arrival& spikes, int64_t t) {
-  const int64_t pixels = model_->layout.source(source).shape.pixels();
+  const int64_t pixels = model_->layout.shape(source).pixels();
   const int64_t index = spikes.channel * pixels + spikes.pixel;
   counts_[source].add(index, spikes.count);
   spent_ += model_->fanout[source][spikes.pixel] * spikes.count;
-  if (wanted_.spikes && source != kInputSource)
+  if (wanted_.spikes && model_->layout.is_population(source))
     for (int i = 0; i < spikes.count; ++i)
       spikes_.push_back({t, source - 1, static_cast<int32_t>(index)});
   if (wanted_.moments)
@@ -76,7 +76,7 @@ std::vector<float> Process::logits() const {
   std::vector<double> sums = sums_;
   if (!wanted_.moments) {
     for (size_t s = 0; s < counts_.size(); ++s) {
-      const int pixels = model_->layout.source(static_cast<int>(s)).shape.pixels();
+      const int pixels = model_->layout.shape(static_cast<int>(s)).pixels();
       for (int64_t i = 0; i < counts_[s].size(); ++i)
         if (const int64_t n = counts_[s][i]; n > 0)
           model_->readout.add(static_cast<int>(s), static_cast<int>(i / pixels),
@@ -116,7 +116,7 @@ Outcome Process::outcome() const {
   outcome.logits = logits();
   const Layout& layout = model_->layout;
   for (size_t s = 0; s < counts_.size(); ++s) {
-    const int64_t pixels = layout.source(static_cast<int>(s)).shape.pixels();
+    const int64_t pixels = layout.shape(static_cast<int>(s)).pixels();
     Activity activity;
     std::vector<int64_t> counts(counts_[s].size());
     for (int64_t i = 0; i < counts_[s].size(); ++i) {
@@ -125,6 +125,12 @@ Outcome Process::outcome() const {
       activity.spikes += n;
       activity.sops += n * model_->sops[s][i % pixels];
       activity.sops_fanout += n * model_->fanout[s][i % pixels];
+    }
+    if (static_cast<int>(s) >= layout.first_relay()) {
+      Activity& owner = outcome.activity[layout.relays[s - layout.first_relay()].owner];
+      owner.sops += activity.sops;
+      owner.sops_fanout += activity.sops_fanout;
+      continue;
     }
     if (s > 0) activity.updates = updates_[s - 1];
     outcome.activity.push_back(activity);

@@ -58,7 +58,7 @@ class Process {
   const Population& input() const { return *model_->layout.input; }
   const Options& options() const { return model_->options; }
 
-  // A neuron's spikes: counted, recorded, and weighed against max_sops.
+  // Spikes of a source: counted, recorded, and weighed against max_sops.
   void count(int source, const Arrival& spikes, int64_t t);
   void note_moment(int64_t t);
 

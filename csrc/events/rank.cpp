@@ -63,8 +63,9 @@ class Rank final : public Clockless<T> {
 
   void round(int64_t t, bool tick, bool all, const std::vector<SelfEvent>& self) {
     tell(kInputSource);
-    size_t next_self = 0;
+    size_t next_self = 0, next_relay = 0;
     for (size_t p = 0; p < heard_.size(); ++p) {
+      relay(static_cast<int>(p), t, &next_relay);
       Membranes<T>& m = this->membranes_[p];
       const bool biased = tick && !m.neurons.bias.empty();
       const bool alone = next_self < self.size() && self[next_self].population == int(p);
@@ -79,10 +80,17 @@ class Rank final : public Clockless<T> {
       tell(static_cast<int>(p) + 1);
       heard_[p] = false;
     }
+    relay(static_cast<int>(heard_.size()), t, &next_relay);
     for (auto& list : fired_) list.clear();
     if (this->model_->delays.any())
       for (auto& list : late_) list.clear();
     this->note_moment(t);
+  }
+
+  void relay(int before, int64_t t, size_t* next) {
+    const int first = this->model_->layout.first_relay(), begin = static_cast<int>(*next);
+    Clockless<T>::relay(before, t, &fired_, next);
+    for (int r = begin; r < static_cast<int>(*next); ++r) tell(first + r);
   }
 
   void hear(Membranes<T>& m) {

@@ -1,5 +1,7 @@
 #include "events/readout.h"
 
+#include "graph/kinds.h"
+
 #include <algorithm>
 #include <cmath>
 
@@ -9,13 +11,19 @@ namespace {
 using Kind = Projection::Kind;
 using graph::NodeRef;
 
+// Of a float32 network or of integers.
 double weight_at(const Projection& p, size_t i) {
   if (!p.weight.empty()) return p.weight.data()[i];
   return p.weight8.empty() ? p.weight16.data()[i] : p.weight8.data()[i];
 }
 
-// A weight in units of the current: of an int8 network multiplied and shifted, but not rounded.
-std::vector<double> values_of(const Projection& p, double unit) {
+// Weights in units of the current: of an int8 network multiplied and shifted, but not rounded.
+std::vector<double> values_of(const Wire& wire, bool integer, double unit) {
+  const Projection& p = *wire.projection;
+  if (!integer) {
+    const std::vector<float> weights = weights_of(wire);
+    return {weights.begin(), weights.end()};
+  }
   std::vector<double> values(graph::weight_count(p));
   const size_t per_output = values.size() / std::max(p.weight_shape[0], 1);
   for (size_t i = 0; i < values.size(); ++i) {
@@ -32,7 +40,7 @@ ReadoutSums::ReadoutSums(const Layout& layout) : layout_(&layout) {
   const graph::Graph& g = layout.graph();
   before_.assign(g.currents.size(), false);
   behind_.assign(g.currents.size(), false);
-  of_source_.resize(layout.populations.size() + 1);
+  of_source_.resize(layout.sources());
   // Readers come after what they read: by the time a current is met, all that read it have been.
   behind_[layout.checked->find(layout.readout->current).index] = true;
   for (auto node = layout.checked->order.rbegin(); node != layout.checked->order.rend(); ++node) {
@@ -64,15 +72,15 @@ ReadoutSums::ReadoutSums(const Layout& layout) : layout_(&layout) {
   for (const Wire& wire : layout.wires) {
     if (!before_[wire.current]) continue;
     const Projection& p = *wire.projection;
-    const bool tokens = p.kind == Kind::token_mix;
+    // Its rows are of one channel, that of the spike.
+    const bool own = p.kind == Kind::token_mix || !graph::has_weight(p.kind);
+    const Lanes lanes = p.kind == Kind::token_mix ? Lanes::tokens : Lanes::channels;
     const double unit = g.integer && wire.source == kInputSource
                             ? std::min(std::ldexp(1.0, g.input_shift), 32767.0)
                             : 1.0;
     of_source_[wire.source].push_back(static_cast<int>(wires_.size()));
-    wires_.push_back({wire.source, wire.current, size_,
-                      tokens ? wire.in.channels : p.weight_shape[0], p.channel_offset, tokens,
-                      make_rows(p, wire.in, wire.out, tokens ? Lanes::tokens : Lanes::channels,
-                                values_of(p, unit))});
+    wires_.push_back({wire.source, wire.current, size_, own ? wire.in.channels : p.weight_shape[0],
+                      wire.offset, own, make_rows(wire, lanes, values_of(wire, g.integer, unit))});
     size_ += wires_.back().channels;
   }
 }
@@ -87,8 +95,7 @@ void ReadoutSums::add(int source, int channel, int pixel, int64_t count, double*
       const double* weights =
           rows.weights.data() + (channel / rows.group) * rows.group_weights + touch.weights;
       for (int i = 0; i < touch.blocks * rows.length; ++i)
-        to[wire.mixes_tokens ? channel : i % rows.length] +=
-            weights[i] * static_cast<double>(count);
+        to[wire.own_channel ? channel : i % rows.length] += weights[i] * static_cast<double>(count);
     }
   }
 }

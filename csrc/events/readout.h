@@ -36,7 +36,7 @@ class ReadoutSums {
     int source, current;
     size_t begin;  // of its sums
     int channels, offset;
-    bool mixes_tokens;
+    bool own_channel;  // a spike adds to its own channel, else to all
     Rows<double> rows;
   };
   std::vector<double> sum(int current, const Table& table, const std::vector<double>& sums,

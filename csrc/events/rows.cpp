@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "graph/kinds.h"
+
 namespace stmixer::events {
 namespace {
 
@@ -95,6 +97,18 @@ void make_token_mix(const Projection& p, const Shape& in, Lanes lanes, const std
   }
 }
 
+// One number for all spikes, each in its own channel and at its own position.
+template <class T>
+void make_plain(const Wire& wire, const std::vector<T>& values, Rows<T>* rows) {
+  rows->weights = values;
+  rows->length = rows->lane_step = 1;
+  rows->lane = wire.offset;
+  for (int pixel = 0; pixel < wire.in.pixels(); ++pixel) {
+    rows->touches.push_back({pixel, 1, 0});
+    rows->first.push_back(pixel + 1);
+  }
+}
+
 template <class T>
 void mark_zeros(Rows<T>* rows) {
   const auto& w = rows->weights;
@@ -107,29 +121,28 @@ void mark_zeros(Rows<T>* rows) {
 }  // namespace
 
 template <class T>
-Rows<T> make_rows(const Projection& p, const Shape& in, const Shape& out, Lanes lanes,
-                  const std::vector<T>& values) {
+Rows<T> make_rows(const Wire& wire, Lanes lanes, const std::vector<T>& values) {
+  const Projection& p = *wire.projection;
   Rows<T> rows;
   rows.first.push_back(0);
-  rows.lanes = lanes == Lanes::tokens ? out.pixels() : out.channels;
-  if (p.kind == Kind::token_mix) {
-    make_token_mix(p, in, lanes, values, &rows);
+  rows.lanes = lanes == Lanes::tokens ? wire.out.pixels() : wire.out.channels;
+  if (!graph::has_weight(p.kind)) {
+    make_plain(wire, values, &rows);
+  } else if (p.kind == Kind::token_mix) {
+    make_token_mix(p, wire.in, lanes, values, &rows);
   } else {
     rows.lane = p.channel_offset;
     rows.length = p.weight_shape[0];
-    p.kind == Kind::conv ? make_conv(p, in, out, values, &rows) : make_linear(p, in, values, &rows);
+    p.kind == Kind::conv ? make_conv(p, wire.in, wire.out, values, &rows)
+                         : make_linear(p, wire.in, values, &rows);
   }
   mark_zeros(&rows);
   return rows;
 }
 
-template Rows<float> make_rows(const Projection&, const Shape&, const Shape&, Lanes,
-                               const std::vector<float>&);
-template Rows<double> make_rows(const Projection&, const Shape&, const Shape&, Lanes,
-                                const std::vector<double>&);
-template Rows<int32_t> make_rows(const Projection&, const Shape&, const Shape&, Lanes,
-                                 const std::vector<int32_t>&);
-template Rows<int64_t> make_rows(const Projection&, const Shape&, const Shape&, Lanes,
-                                 const std::vector<int64_t>&);
+template Rows<float> make_rows(const Wire&, Lanes, const std::vector<float>&);
+template Rows<double> make_rows(const Wire&, Lanes, const std::vector<double>&);
+template Rows<int32_t> make_rows(const Wire&, Lanes, const std::vector<int32_t>&);
+template Rows<int64_t> make_rows(const Wire&, Lanes, const std::vector<int64_t>&);
 
 }  // namespace stmixer::events

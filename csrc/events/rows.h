@@ -3,19 +3,16 @@
 #include <vector>
 
 #include "events/kernels.h"
-#include "graph/check.h"
+#include "events/layout.h"
 
 namespace stmixer::events {
-
-using graph::Projection;
-using graph::Shape;
 
 // What the lanes of a block are: the channels of a position, or the tokens of a channel.
 enum class Lanes { channels, tokens };
 
 // A convolution adds one row of weights per row of its kernel, to the positions that this row
 // covers inside the border; a linear layer one row at the position of the spike; token mixing one
-// row of tokens in the spike's own channel.
+// row of tokens in the spike's own channel; a wire without weights one number there.
 template <class T>
 struct Rows {
   std::vector<T> weights;
@@ -35,10 +32,9 @@ struct Rows {
   }
 };
 
-// Of a projection whose weights are `values`, in its own order, between populations of these
-// shapes. Only token mixing can have tokens as lanes.
+// Of a wire whose weights are `values`, in the order of weights_of. Only token mixing can have
+// tokens as lanes.
 template <class T>
-Rows<T> make_rows(const Projection& p, const Shape& in, const Shape& out, Lanes lanes,
-                  const std::vector<T>& values);
+Rows<T> make_rows(const Wire& wire, Lanes lanes, const std::vector<T>& values);
 
 }  // namespace stmixer::events

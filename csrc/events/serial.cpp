@@ -116,7 +116,10 @@ class Serial final : public Clockless<T> {
         forget_delivered();
       }
       const size_t begin = queue_.size();
-      deliver(item.source, item.spike, t, [&](int wire) { return carries(wire, item); });
+      if (this->latches_.empty())
+        deliver(item.source, item.spike, t, [&](int wire) { return carries(wire, item); });
+      else
+        deliver_with_relays(item.source, item.spike, t);
       ++deliveries_;
       if (this->options().permute) permute(begin);
       if (depth()) std::reverse(queue_.begin() + begin, queue_.end());
@@ -150,6 +153,28 @@ class Serial final : public Clockless<T> {
     }
   }
 
+  // A spike and what relays make of it, which have no delays.
+  void deliver_with_relays(int source, const Arrival& spike, int64_t t) {
+    emitted_.resize(this->wiring_->targets.size());
+    for (auto& list : emitted_) list.clear();
+    emitted_[source].push_back(spike);
+    size_t next = 0;
+    this->relay(static_cast<int>(this->membranes_.size()), t, &emitted_, &next);
+    for (size_t p = 0; p < this->membranes_.size() && !this->stopped_; ++p) {
+      Membranes<T>& m = this->membranes_[p];
+      bool reached = false;
+      for (const Inlet<T>& inlet : m.neurons.inlets) {
+        const std::vector<Arrival>& spikes = emitted_[inlet.source];
+        if (spikes.empty()) continue;
+        if (!reached) m.open(t);
+        reached = true;
+        this->kernels().deliver(m.cells, inlet.rows->view(), spikes.data(),
+                                static_cast<int32_t>(spikes.size()));
+      }
+      if (reached) fire(static_cast<int>(p), t);
+    }
+  }
+
   bool carries(int wire, const Item& item) const {
     const Delays& delays = this->model_->delays;
     if (!delays.any()) return true;
@@ -171,6 +196,7 @@ class Serial final : public Clockless<T> {
   size_t head_ = 0;
   int64_t deliveries_ = 0;
   std::vector<Arrival> fired_;
+  std::vector<std::vector<Arrival>> emitted_;  // [source], of one delivery
 };
 
 }  // namespace

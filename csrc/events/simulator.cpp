@@ -9,7 +9,7 @@
 #include "common/cpu_features.h"
 #include "events/clockless.h"
 #include "events/grid.h"
-#include "graph/fan_out.h"
+#include "events/relays.h"
 #include "stmixer/events.h"
 
 namespace stmixer::events {
@@ -81,8 +81,8 @@ void refuse_biases(const Model& model) {
 // What a spike at each pixel of each source costs, each projection once or each time.
 void count_sops(Model* model) {
   const Layout& layout = model->layout;
-  for (size_t s = 0; s <= layout.populations.size(); ++s) {
-    const size_t pixels = layout.source(static_cast<int>(s)).shape.pixels();
+  for (int s = 0; s < layout.sources(); ++s) {
+    const size_t pixels = layout.shape(s).pixels();
     model->sops.emplace_back(pixels, 0);
     model->fanout.emplace_back(pixels, 0);
   }
@@ -91,7 +91,7 @@ void count_sops(Model* model) {
     for (size_t p = 0; p < layout.populations.size(); ++p)
       times += layout.times(wire, static_cast<int>(p));
     if (times == 0) continue;
-    const std::vector<int64_t> each = graph::fan_out(*wire.projection, wire.in, wire.out);
+    const std::vector<int64_t> each = fan_out(wire);
     for (size_t i = 0; i < each.size(); ++i) {
       model->sops[wire.source][i] += each[i];
       model->fanout[wire.source][i] += each[i] * times;
@@ -109,6 +109,7 @@ struct Simulator::State {
     check_delays(options.delay_us, "delay_us", wires, 1e18);
     check_delays(options.jitter_us, "jitter_us", wires, 1e18);
     check_delays(options.drop, "drop", wires, 1);
+    check_relays(model->layout, model->options);
     refuse_biases(*model);
     count_sops(model.get());
     if (options.schedule == Schedule::grid) {

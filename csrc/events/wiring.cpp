@@ -13,12 +13,8 @@ namespace stmixer::events {
 namespace {
 
 using Kind = Projection::Kind;
-using graph::NodeRef;
 
 constexpr auto fail = events_error;
-
-// A current may be part of another by several ways; more are a mistake.
-constexpr int kMostWays = 1 << 10;
 
 // Fraction bits of integer membranes that several projections feed: their sums, multiplied but not
 // yet shifted, so that any order of arrival gives the same.
@@ -89,7 +85,7 @@ class NeuronMaker {
   }
 
   void make_inlets(int index, Neurons<T>* n) {
-    for (int source = 0; source <= index; ++source)
+    for (int source = 0; source < layout_.sources(); ++source)
       for (size_t w = 0; w < layout_.wires.size(); ++w) {
         const Wire& wire = layout_.wires[w];
         const int times = layout_.times(wire, index);
@@ -106,19 +102,19 @@ class NeuronMaker {
     const double scale = layout_.graph().integer ? 1.0 : n.population->input_scale;
     auto& rows = made_[{w, scale * times, n.fraction, n.lanes_are}];
     if (rows == nullptr)
-      rows = std::make_shared<Rows<T>>(make_rows(*wire.projection, wire.in, wire.out, n.lanes_are,
-                                                 values(wire, scale * times, n.fraction)));
+      rows = std::make_shared<Rows<T>>(
+          make_rows(wire, n.lanes_are, values(wire, scale * times, n.fraction)));
     return rows;
   }
 
   std::vector<T> values(const Wire& wire, double scale, int fraction) const {
-    const Projection& p = *wire.projection;
-    std::vector<T> values(graph::weight_count(p));
     if constexpr (std::is_same_v<T, float>) {
-      for (size_t i = 0; i < values.size(); ++i)
-        values[i] = static_cast<float>(scale * p.weight.data()[i]);
+      std::vector<float> values = weights_of(wire);
+      for (float& v : values) v = static_cast<float>(scale * v);
       return values;
     } else {
+      const Projection& p = *wire.projection;
+      std::vector<T> values(graph::weight_count(p));
       // An event of the input is 1, in units of 2^-input_shift.
       const int64_t unit = wire.source == kInputSource
                                ? std::min<int64_t>(int64_t{1} << layout_.graph().input_shift,
@@ -235,64 +231,10 @@ class NeuronMaker {
 
 }  // namespace
 
-Layout::Layout(const CheckedGraph& checked) : checked(&checked) {
-  const graph::Graph& g = graph();
-  for (const Population& p : g.populations)
-    if (p.kind == Population::Kind::graded)
-      fail(p.name, "emits values: the simulator carries spikes only");
-  for (const Current& c : g.currents)
-    for (const Projection& p : c.projections)
-      if (p.kind > Kind::mean)
-        fail(p.name,
-             "is a pool, a product of spikes or an identity, which the simulator does not "
-             "know yet");
-  std::vector<int> source_of(g.populations.size(), -1);
-  for (size_t i = 0; i < g.populations.size(); ++i) {
-    const Population& p = g.populations[i];
-    if (p.kind == Population::Kind::input) {
-      input = &p;
-      source_of[i] = kInputSource;
-    }
-    if (p.kind == Population::Kind::readout) readout = &p;
-  }
-  for (const NodeRef& node : checked.order) {
-    if (!node.is(NodeRef::Kind::population)) continue;
-    const Population& p = g.populations[node.index];
-    if (p.kind != Population::Kind::lif) continue;
-    populations.push_back(&p);
-    source_of[node.index] = static_cast<int>(populations.size());
-  }
-  for (size_t c = 0; c < g.currents.size(); ++c)
-    for (const Projection& p : g.currents[c].projections) {
-      const NodeRef& source = checked.find(p.source);
-      if (!source.is(NodeRef::Kind::population) || p.kind == Kind::mean) continue;
-      wires.push_back({&p, checked.shape(source), g.currents[c].shape, source_of[source.index],
-                       static_cast<int>(c)});
-    }
-  for (const Population* p : populations) {
-    std::vector<int> times(g.currents.size(), 0);
-    times[checked.find(p->current).index] = 1;
-    for (auto node = checked.order.rbegin(); node != checked.order.rend(); ++node) {
-      if (!node->is(NodeRef::Kind::current) || times[node->index] == 0) continue;
-      const Current& c = g.currents[node->index];
-      if (times[node->index] > kMostWays)
-        fail(c.name, "is part of what '" + p->name + "' integrates in too many ways");
-      for (const std::string& name : c.currents)
-        times[checked.find(name).index] += times[node->index];
-      for (const Projection& projection : c.projections)
-        if (projection.kind == Kind::mean ||
-            checked.find(projection.source).is(NodeRef::Kind::current))
-          fail(projection.name, "reads values, not spikes, and drives '" + p->name +
-                                    "': without a clock there are only spikes");
-    }
-    parts.push_back(std::move(times));
-  }
-}
-
 template <class T>
 Wiring<T>::Wiring(const Layout& layout, const Options& options) {
   NeuronMaker<T> maker(layout, options);
-  targets.resize(layout.populations.size() + 1);
+  targets.resize(layout.sources());
   for (size_t i = 0; i < layout.populations.size(); ++i) {
     neurons.push_back(maker.make(static_cast<int>(i)));
     for (const Inlet<T>& inlet : neurons.back().inlets) {
@@ -305,9 +247,5 @@ Wiring<T>::Wiring(const Layout& layout, const Options& options) {
 
 template struct Wiring<float>;
 template struct Wiring<int64_t>;
-
-void events_error(const std::string& node, const std::string& what) {
-  throw std::invalid_argument("events: '" + node + "': " + what);
-}
 
 }  // namespace stmixer::events

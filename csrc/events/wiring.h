@@ -5,44 +5,12 @@
 #include <utility>
 #include <vector>
 
+#include "events/layout.h"
 #include "events/leak.h"
 #include "events/rows.h"
 #include "stmixer/events.h"
 
 namespace stmixer::events {
-
-using graph::CheckedGraph;
-using graph::Current;
-using graph::Population;
-
-// A source of spikes: 0 is the input, i + 1 population i.
-constexpr int kInputSource = 0;
-
-// A projection that reads spikes, and what it drives.
-struct Wire {
-  const Projection* projection;
-  Shape in, out;  // of its source, and of the current that owns it
-  int source;
-  int current;
-};
-
-// What the graph says, whatever the numbers: populations in topological order, projections in the
-// order of the graph, and how often each current is part of what each population integrates.
-struct Layout {
-  explicit Layout(const CheckedGraph& checked);
-
-  const CheckedGraph* checked;
-  const Population* input = nullptr;
-  const Population* readout = nullptr;
-  std::vector<const Population*> populations;
-  std::vector<Wire> wires;
-  std::vector<std::vector<int>> parts;  // [population][current]: how often
-
-  const graph::Graph& graph() const { return *checked->graph; }
-  const Population& source(int s) const { return s == kInputSource ? *input : *populations[s - 1]; }
-  // How often a wire reaches a population.
-  int times(const Wire& wire, int population) const { return parts[population][wire.current]; }
-};
 
 // A projection as one population feels it.
 template <class T>
@@ -87,7 +55,5 @@ struct Wiring {
   std::vector<Neurons<T>> neurons;
   std::vector<std::vector<int>> targets;  // [source]: the populations that hear it
 };
-
-[[noreturn]] void events_error(const std::string& node, const std::string& what);
 
 }  // namespace stmixer::events

@@ -61,6 +61,11 @@ class EventSimulator:
         delay_us, jitter_us, drop: a number for all projections, or a mapping by name: by how much
             spikes come late, by how much more at most, and which share of them is lost; drawn from
             ``seed`` per projection, neuron and spike.
+        latch_us: without a clock, how long pools and spike products hold a spike, which they cannot
+            do without: a max-pool lets the first spike of a window through and blocks the others
+            for so long (0: it lets all through); a spike product holds each bit of its operands
+            for so long, at least for its own timestamp, and a spike adds what the product grows
+            by. By default networks with these are refused, unless ``schedule`` is ``"grid"``.
         precision: ``"int8"`` for the network of :func:`~stmixer_ops.graph.quantize.quantize`, with
             ``calibration`` as :meth:`Engine.compile` takes it.
         preset: ``"speck"``: integrate-and-fire, ``serial`` and ``depth``, subtracting reset, one
@@ -105,8 +110,11 @@ class EventSimulator:
 
                 model = calibrated(model, calibration, None, run=Engine)
             return cls(model, **options)
-        engine = Engine.compile(model, precision, calibration)
-        return cls(engine.graph, **options)
+        if precision == "fp32" and calibration is None:
+            from ..graph.export import export
+
+            return cls(export(model), **options)
+        return cls(Engine.compile(model, precision, calibration).graph, **options)
 
     @classmethod
     def load(
@@ -256,7 +264,8 @@ _NAMED = {"schedule": "rank", "bias": "refuse", "order": "fifo"}
 _NUMBERS = {"refractory_us": 0, "seed": 0}
 _PER_PROJECTION = ("delay_us", "jitter_us", "drop")
 _OTHERS = (
-    "step_us", "readout", "multi_spike", "v_min", "v_max", "tau_us", "order_seed", "max_sops",
+    "step_us", "readout", "multi_spike", "v_min", "v_max", "tau_us", "order_seed", "latch_us",
+    "max_sops",
 )  # fmt: skip
 
 
@@ -285,8 +294,9 @@ def _native_options(content: bytes, graph: Graph, options: Mapping[str, Any]) ->
     if options.get("order_seed") is not None:
         native.permute = True
         native.order_seed = integer("order_seed", options["order_seed"], least=0, most=_MOST)
-    if options.get("max_sops") is not None:
-        native.max_sops = integer("max_sops", options["max_sops"], least=0, most=_MOST)
+    for name in ("latch_us", "max_sops"):
+        if options.get(name) is not None:
+            setattr(native, name, integer(name, options[name], least=0, most=_MOST))
     _set_delays(native, content, options)
     return native
 

@@ -314,8 +314,8 @@ def clocked_graph(steps: int = 3, seed: int = 0, **lif: Any) -> Graph:
         g.projection("skip1", "identity", "lif1"),
     ]
     g.add_current("stream", (8, 5, 4), both)
-    g.add_graded("sums", "stream", (8, 20))
-    mean = g.projection("pool1", "avg_pool", "stream", kernel=2, stride=2, padding=1)
+    g.add_graded("sums", "stream", (8, 5, 4))
+    mean = g.projection("pool1", "avg_pool", "sums", kernel=2, stride=2, padding=1)
     g.add_current("p1", (8, 3, 3), [mean])
     g.add_graded("fewer", "p1", (8, 9))
     for name, source, channels, tokens in (

@@ -50,6 +50,9 @@ struct Options {
   std::vector<int64_t> delay_us, jitter_us;
   std::vector<double> drop;
   uint64_t seed = 0;
+  // How long pools and spike products hold a spike where there is no clock, 0: a pool lets all
+  // through; negative: what needs a clock is an error.
+  int64_t latch_us = -1;
   int64_t max_sops = std::numeric_limits<int64_t>::max();  // of one recording, fan-out
 };
 
