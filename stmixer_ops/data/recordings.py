@@ -40,12 +40,6 @@ class Recording(NamedTuple):
     window: tuple[int, int] | None = None
 
 
-@lru_cache(maxsize=1)
-def _opened(open_file: Callable[[Path], Events], path: Path) -> Events:
-    """The last file: trials follow each other in one."""
-    return open_file(path)
-
-
 def _counts(recording: Recording, source: Source, options: FrameOptions) -> tuple[np.ndarray, int]:
     """Frames of one recording, and how many of its events are not in them."""
     frames = prepared_frames(recording.path)
@@ -56,7 +50,7 @@ def _counts(recording: Recording, source: Source, options: FrameOptions) -> tupl
                 f"{recording.path}: frames must be {list(expected)}, got {list(frames.shape)}"
             )
         return options.fitted(frames), 0
-    events = _opened(source.open, recording.path)
+    events = source.open(recording.path)
     try:
         if not guesses_sensor(recording.path) and events.sensor not in (None, options.sensor):
             raise ValueError(f"sensor must be {options.sensor} as in the set, got {events.sensor}")
@@ -153,6 +147,7 @@ def _make(
 ) -> dict[str, Any]:
     damaged: dict[str, str] = {}
     lost = 0
+    source = source._replace(open=lru_cache(maxsize=1)(source.open))  # trials share a file
 
     def fill(kind: type, path: Path) -> bool:
         """False if a count does not fit."""

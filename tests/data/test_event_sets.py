@@ -161,6 +161,10 @@ def test_gestures_are_cut_out_by_their_trials(tmp_path):
     # Times of a trial begin at 0: the second one's events come after 0 and 600 µs.
     timed = load_dataset("dvs128-gesture", tmp_path, T=7, step_us=100, img_size=64)
     assert places(timed.train.frames[1]) == [(0, 0, 4, 3), (6, 1, 5, 4)]
+    changed = files.aedat3(files.aedat3_packet(first[:1]))
+    put(tmp_path / "user02_lab.aedat", changed)
+    again = load_dataset("dvs128-gesture", tmp_path, T=7, step_us=100, img_size=64)
+    assert places(again.test.frames[0]) == [(1, 1, 1, 0)], "the file is read again"
     (tmp_path / "user02_lab_labels.csv").write_text("class,start,end\n12,0,500\n")
     with pytest.raises(ValueError, match=r"labels.csv:2: expected class \(1 to 11\)"):
         load_dataset("dvs128-gesture", tmp_path)
