@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from .._files import user_path, write_atomically
-from ..events import Events, as_events
+from ..events import as_events
 from .damage import listed
 from .frames import MemoryFrames
 from .framing import FrameOptions, Source, guesses_sensor, prepared_frames
