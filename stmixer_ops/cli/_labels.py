@@ -40,16 +40,20 @@ def read_labels(engine: Path) -> dict[str, Any]:
     return content
 
 
-def class_names(engine: Path, count: int) -> list[str]:
-    """What the classes are called where a labels file lies beside ``engine``, else their numbers.
+def labels_beside(engine: Path) -> dict[str, Any] | None:
+    """What :func:`write_labels` wrote, if it did."""
+    return read_labels(engine) if labels_path(engine).is_file() else None
+
+
+def class_names(labels: Mapping[str, Any] | None, count: int) -> list[str]:
+    """What the ``count`` classes of a network are called; without labels, their numbers.
 
     Raises:
-        ValueError: the file is of another network.
+        ValueError: the labels are of another network.
     """
-    path = labels_path(engine)
-    if not path.is_file():
+    if labels is None:
         return [str(i) for i in range(count)]
-    names = [str(name) for name in read_labels(engine)["classes"]]
+    names = [str(name) for name in labels["classes"]]
     if len(names) != count:
-        raise ValueError(f"{path}: expected {count} classes, as {engine} has, got {len(names)}")
+        raise ValueError(f"labels: expected {count} classes, as the network has, got {len(names)}")
     return names

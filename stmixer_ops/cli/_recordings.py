@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from .._files import user_path
+from ..data.framing import says_how, stored_events
 from ..events import Events, EventSimulator, crop, downsample, read
 from ._arguments import positive
 
+EPILOG = (
+    "Where stmixer compile has left a labels file beside the engine file, recordings are read, "
+    "cropped or scaled as the network was trained, unless --crop or --downsample says otherwise."
+)
 _ANNOUNCED = 64 << 20  # bytes of a file whose reading takes a second or more
 
 
@@ -29,15 +36,20 @@ def add_scaling(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_recording(args: argparse.Namespace, name: str) -> Events:
+def read_recording(args: argparse.Namespace, name: str | Path) -> Events:
     path = user_path(name)
     if path.is_file() and (size := path.stat().st_size) > _ANNOUNCED:
         print(f"reading {path}, {size / 1e6:.0f} MB", file=sys.stderr, flush=True)
     return read(path, args.partial, sort=args.sort)
 
 
-def scaled(args: argparse.Namespace, events: Events) -> Events:
-    """Cropped, then scaled, where that is asked for."""
+def scaled_recording(
+    args: argparse.Namespace, name: str, labels: Mapping[str, Any] | None = None
+) -> Events:
+    """Cropped and scaled as is asked for; else as the network was trained, if ``labels`` say."""
+    if labels and says_how(labels) and args.crop is None and args.downsample is None:
+        return stored_events(labels, user_path(name), lambda path: read_recording(args, path))
+    events = read_recording(args, name)
     if args.crop is not None:
         events = crop(events, args.crop)
     if args.downsample is not None:
@@ -50,7 +62,7 @@ _SIMULATION: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("schedule", {"choices": ("rank", "serial", "grid")}, "without a clock (rank, the default, or "
      "serial), or as the engine computes (grid)"),
     ("step_us", {"type": positive}, "microseconds that a step of the trained network stands for "
-     "(default: what the network says, else 31000)"),
+     "(default: what it was trained on, else 31000)"),
     ("bias", {"choices": ("refuse", "current", "initial", "tick", "drop")}, "what becomes of "
      "biases, which no clock adds (default refuse)"),
     ("readout", {"choices": ("rate", "total")}, "logits per elapsed step, or per step of the "
@@ -85,8 +97,10 @@ def add_simulation(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def load_simulator(args: argparse.Namespace) -> EventSimulator:
+def load_simulator(args: argparse.Namespace, labels: Mapping[str, Any] | None) -> EventSimulator:
     """Of ``args.model`` with the options that were given; one thread a recording."""
     given = {name: getattr(args, name) for name, _, _ in _SIMULATION}
+    if labels and says_how(labels) and given["step_us"] is None:
+        given["step_us"] = labels["made"].get("step_us")
     options = {name: value for name, value in given.items() if value is not None}
     return EventSimulator.load(args.model, num_threads=1, **options)

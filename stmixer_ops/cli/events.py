@@ -17,15 +17,16 @@ from ..events.page import write_page
 from ..events.playback import play
 from ..measure.table import quantity
 from ._arguments import positive
-from ._labels import class_names
+from ._labels import class_names, labels_beside
 from ._progress import progress
 from ._recordings import (
+    EPILOG,
     add_reading,
     add_scaling,
     add_simulation,
     load_simulator,
     read_recording,
-    scaled,
+    scaled_recording,
 )
 
 _INFO = "duration, rate, polarity balance and hot pixels of recordings"
@@ -57,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     show.add_argument("--out", help="picture to write (default: the recording's name, .png)")
     show.add_argument("--T", type=positive, default=8, help="frames (default 8)")
     show.add_argument("--split", choices=SPLITS, default="time", help="how frames are cut")
-    player = commands.add_parser("play", help=_PLAY, description=_PLAY)
+    player = commands.add_parser("play", help=_PLAY, description=_PLAY, epilog=EPILOG)
     player.set_defaults(run=_play)
     player.add_argument("model", metavar="MODEL", help="file of stmixer compile (.stmx)")
     player.add_argument("file", metavar="FILE", help="recording")
@@ -105,7 +106,7 @@ def _as_text(name: str, summary: Summary) -> str:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    events = scaled(args, read_recording(args, args.file))
+    events = scaled_recording(args, args.file)
     out = user_path(args.out)
     write(out, events)
     print(f"{out}: {len(events):,} events, {out.stat().st_size / 1e6:.2f} MB")
@@ -121,9 +122,10 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _play(args: argparse.Namespace) -> int:
-    simulator = load_simulator(args)
-    classes = class_names(Path(args.model), simulator.num_classes)
-    events = scaled(args, read_recording(args, args.file))
+    labels = labels_beside(Path(args.model))
+    simulator = load_simulator(args, labels)
+    classes = class_names(labels, simulator.num_classes)
+    events = scaled_recording(args, args.file, labels)
     out = user_path(args.html or Path(args.file).with_suffix(".html"))
     with progress("simulating") as shown:
         playback = play(

@@ -20,20 +20,21 @@ from ..engine.engine import thread_count
 from ..events import EventResult, EventSimulator
 from ..measure.table import format_table, quantity
 from ._arguments import positive
-from ._labels import class_names
+from ._labels import class_names, labels_beside
 from ._progress import progress
 from ._recordings import (
+    EPILOG,
     add_reading,
     add_scaling,
     add_simulation,
     load_simulator,
-    read_recording,
-    scaled,
+    scaled_recording,
 )
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
+    parser.epilog = EPILOG
     parser.add_argument("model", help="file of stmixer compile (.stmx)")
     parser.add_argument("files", nargs="+", metavar="FILE", help="recordings")
     parser.add_argument("--top", type=positive, default=3, help="classes to print (default 3)")
@@ -88,8 +89,9 @@ class Run:
 
 
 def run(args: argparse.Namespace) -> int:
-    simulator = load_simulator(args)
-    classes = class_names(Path(args.model), simulator.num_classes)
+    labels = labels_beside(Path(args.model))
+    simulator = load_simulator(args, labels)
+    classes = class_names(labels, simulator.num_classes)
     count, unread, stopped = len(args.files), 0, 0
     with (
         progress("simulating") as shown,
@@ -97,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         warnings.catch_warnings(),
     ):
         warnings.filterwarnings("ignore", ".* was stopped at", RuntimeWarning)  # a row says so
-        runs = [pool.submit(_simulate, args, simulator, name) for name in args.files]
+        runs = [pool.submit(_simulate, args, simulator, labels, name) for name in args.files]
         for done, (name, future) in enumerate(zip(args.files, runs, strict=True)):
             shown.status(f"{done} of {count} recordings done" if count > 1 else "")
             try:
@@ -121,9 +123,11 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _simulate(args: argparse.Namespace, simulator: EventSimulator, name: str) -> Run:
+def _simulate(
+    args: argparse.Namespace, simulator: EventSimulator, labels: dict[str, Any] | None, name: str
+) -> Run:
     try:
-        events = scaled(args, read_recording(args, name))
+        events = scaled_recording(args, name, labels)
         start = time.perf_counter()
         result = simulator.run(events, args.t0, args.duration)
         seconds = time.perf_counter() - start

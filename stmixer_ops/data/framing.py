@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..events import DTYPE, Events, as_events, downsample, read, to_frames
+from ..events import DTYPE, Events, as_events, crop, downsample, read, to_frames
 from ..events.array import size_pair
 
 FITS = ("crop", "nearest", "sum")
@@ -66,13 +66,30 @@ class FrameOptions:
         counts = to_frames(events, self.T, self.frames, size=size, **window)
         return self.scaled(counts) if self.fit == "nearest" else counts
 
-    def scaled(self, counts: np.ndarray) -> np.ndarray:
-        """Frames of the sensor's size as pixels of this one: row i is row ⌊i·old/new⌋."""
-        rows, columns = (
-            np.arange(new) * old // new
-            for new, old in zip(self.size, counts.shape[2:], strict=True)
+    def placed(self, events: Events) -> Events:
+        """The events that frames count, at the pixels where they count them."""
+        if self.fit == "sum":
+            return downsample(events, self.size)
+        if self.fit == "crop":
+            return crop(events, self.size)
+        rows, columns = self._nearest()
+        kept = events[np.isin(events["y"], rows) & np.isin(events["x"], columns)]
+        kept["y"], kept["x"] = (
+            np.searchsorted(there, kept[field]) for field, there in (("y", rows), ("x", columns))
         )
+        return as_events(kept, self.size)
+
+    def scaled(self, counts: np.ndarray) -> np.ndarray:
+        """Frames of the sensor's size as pixels of this one."""
+        rows, columns = self._nearest()
         return counts[:, :, rows[:, None], columns]
+
+    def _nearest(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which rows and columns of the sensor stay: row i is row ⌊i·old/new⌋."""
+        rows, columns = (
+            np.arange(new) * old // new for new, old in zip(self.size, self.sensor, strict=True)
+        )
+        return rows, columns
 
     def fitted(self, frames: np.ndarray) -> np.ndarray:
         """Prepared frames of the sensor's size in this one.
@@ -141,6 +158,29 @@ PLAIN = Source("as stored", read_sorted)
 READERS = {"cifar10-dvs": Source("CIFAR10-DVS", read_cifar10_dvs)}
 
 
+def says_how(stored: Mapping[str, Any]) -> bool:
+    """Whether ``stored`` describes how frames are made of recordings."""
+    return "made" in stored and "sensor" in stored
+
+
+def _stored_options(stored: Mapping[str, Any]) -> FrameOptions:
+    made = stored["made"]
+    sensor = size_pair("sensor", stored["sensor"])
+    size = size_pair("img_size", stored["img_size"])
+    return FrameOptions(made["T"], made["frames"], made.get("step_us"), size, made["fit"], sensor)
+
+
+def stored_events(
+    stored: Mapping[str, Any], path: Path, reader: Callable[[Path], Events] = read_sorted
+) -> Events:
+    """The events of a recording at the pixels where the frames of :func:`stored_frames` count
+    them, all its time. ``reader``: for data sets whose files are read as they are stored."""
+    source = READERS.get(stored["name"])
+    options = _stored_options(stored)
+    events = source.open(path) if source else reader(path)
+    return options.placed(as_events(events, options.sensor))
+
+
 def stored_frames(stored: Mapping[str, Any], path: Path) -> np.ndarray:
     """Frames float32 ``[T, 2, height, width]`` of a recording, as the data set has them that
     ``stored`` describes: the section ``data`` of a checkpoint, or the labels of an engine.
@@ -148,19 +188,14 @@ def stored_frames(stored: Mapping[str, Any], path: Path) -> np.ndarray:
     Raises:
         ValueError: naming the file; or nothing is stored about frames of recordings.
     """
-    if "made" not in stored or "sensor" not in stored:
+    if not says_how(stored):
         raise ValueError(f"{path}: the model's data say nothing about how frames are made")
-    made = stored["made"]
-    sensor = size_pair("sensor", stored["sensor"])
-    size = size_pair("img_size", stored["img_size"])
-    options = FrameOptions(
-        made["T"], made["frames"], made.get("step_us"), size, made["fit"], sensor
-    )
+    options = _stored_options(stored)
     frames = prepared_frames(path)
     try:
         if frames is None:
             events = READERS.get(stored["name"], PLAIN).open(path)
-            frames = options.make(as_events(events, sensor))
+            frames = options.make(as_events(events, options.sensor))
         else:
             frames = options.fitted(frames)
     except ValueError as error:

@@ -84,7 +84,27 @@ def test_text_says_the_same(here, capsys):
     labels["classes"] = labels["classes"][:2]
     Path("net.labels.json").write_text(json.dumps(labels))
     assert run("0.npz", *FLAGS) == 2
-    assert "net.labels.json: expected 3 classes" in capsys.readouterr().err
+    assert "labels: expected 3 classes, as the network has, got 2" in capsys.readouterr().err
+
+
+def test_labels_say_how_recordings_are_read_and_how_long_a_step_is(here, capsys):
+    made = {"T": 4, "frames": "time", "step_us": 20, "fit": "nearest"}
+    labels = {"classes": ["0", "1", "2"], "mean": [], "std": [], "name": "events", "made": made,
+              "img_size": [4, 5], "sensor": [8, 10]}  # fmt: skip
+    Path("net.labels.json").write_text(json.dumps(labels))
+    events = random_recording((2, 8, 10), 900)
+    so.events.write("wide.npz", events)
+    kept = events[(events["x"] % 2 == 0) & (events["y"] % 2 == 0)]
+    kept["x"], kept["y"] = kept["x"] // 2, kept["y"] // 2
+    result = so.EventSimulator.compile(here, step_us=20, bias="drop").run(kept)
+    assert run("wide.npz", "--bias", "drop", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["logits"] == result.logits[0].tolist() and found["events"] == len(kept) < 300
+    assert run("wide.npz", "--bias", "drop", "--json", "--crop", "4", "--step-us", "50") == 0
+    with pytest.warns(UserWarning, match="8 x 10 is taken"):
+        cropped = so.events.crop(events, 4)
+    result = so.EventSimulator.compile(here, step_us=50, bias="drop").run(cropped)
+    assert json.loads(capsys.readouterr().out)["logits"] == result.logits[0].tolist()
 
 
 def test_what_fails_is_named_and_the_rest_is_done(here, capsys):

@@ -277,6 +277,19 @@ def test_recordings_that_begin_after_the_last_frame_are_refused():
         options.make(late)
 
 
+@pytest.mark.parametrize("fit", ["crop", "nearest", "sum"])
+def test_placed_events_are_those_that_frames_count(fit):
+    random = np.random.default_rng(0)
+    columns = [np.sort(random.integers(0, 200, 500)), *random.integers(0, 9, (2, 500)),
+               random.integers(0, 2, 500)]  # fmt: skip
+    events = so.events.as_events(np.rec.fromarrays(columns, names="t,x,y,p"), (9, 9))
+    options = FrameOptions(4, "time", 50, (4, 7), fit, (9, 9))
+    placed = options.placed(events)
+    assert placed.sensor == (4, 7) and 100 < len(placed) <= 500
+    frames = so.events.to_frames(placed, 4, size=(4, 7), t0=0, duration=200)
+    np.testing.assert_array_equal(frames, options.make(events))
+
+
 # -- The cache ------------------------------------------------------------------------------------
 
 
