@@ -78,6 +78,7 @@ _SIMULATION: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("jitter_us", {"type": int}, "how much later at most, at random"),
     ("drop", {"type": float}, "share of spikes that are lost"),
     ("seed", {"type": int}, "of jitter and losses (default 0)"),
+    ("latch_us", {"type": int}, "how long pools and spike products hold a spike"),
     ("max_sops", {"type": positive}, "stop a recording that causes more synaptic operations"),
     ("preset", {"choices": ("speck",)}, "what a chip does"),
 )  # fmt: skip

@@ -15,6 +15,8 @@ from support.event_cases import random_network, random_recording
 import stmixer_ops as so
 from stmixer_ops.cli import main
 from stmixer_ops.cli._progress import progress
+from stmixer_ops.cli._recordings import _SIMULATION
+from stmixer_ops.events import simulator
 from stmixer_ops.graph import stmx
 
 OPTIONS = {"schedule": "serial", "step_us": 20, "bias": "drop", "multi_spike": True,
@@ -42,9 +44,9 @@ def test_json_is_what_a_run_gives(here, capsys):
     flags = [*FLAGS, "--t0", "0", "--duration", "2000", "--json", "--stats"]
     assert run("0.npz", "1.npz", "--threads", "2", *flags) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    simulator = so.EventSimulator.compile(here, **OPTIONS)
+    sim = so.EventSimulator.compile(here, **OPTIONS)
     for number, found in enumerate(lines):
-        result = simulator.run(so.events.read(f"{number}.npz"), duration=2000)
+        result = sim.run(so.events.read(f"{number}.npz"), duration=2000)
         (latency,) = result.latency()
         assert found["file"] == f"{number}.npz" and found["events"] == 300
         assert found["answer"] == str(result.logits[0].argmax())
@@ -85,6 +87,12 @@ def test_text_says_the_same(here, capsys):
     Path("net.labels.json").write_text(json.dumps(labels))
     assert run("0.npz", *FLAGS) == 2
     assert "labels: expected 3 classes, as the network has, got 2" in capsys.readouterr().err
+
+
+def test_there_is_a_flag_for_every_option():
+    given = {name for name, _, _ in _SIMULATION} - {"preset"}
+    assert given == {*simulator._NAMED, *simulator._NUMBERS, *simulator._PER_PROJECTION,
+                     *simulator._OTHERS} - {"v_max"}  # fmt: skip
 
 
 def test_labels_say_how_recordings_are_read_and_how_long_a_step_is(here, capsys):
