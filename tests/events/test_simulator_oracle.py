@@ -134,6 +134,16 @@ def test_lower_bound_of_the_membrane() -> None:
     assert run(graph, tied[::-1], "serial", v_min=-0.5).v["lif0"] == [-0.5]
 
 
+def test_an_initial_membrane_below_the_bound_is_lifted_by_its_first_test() -> None:
+    """v(t0) = 4 x -1/2, lifted to -1/4; two events of 3/4 then reach 1. On the grid the first test
+    comes with the first event."""
+    graph = layers([[0.75]], bias=[-0.5], steps=4)
+    for schedule in SCHEDULES:
+        events = recording((0, 0), (10, 0))
+        result = run(graph, events, schedule, bias="initial", v_min=-0.25)
+        assert times(result) == ([] if schedule == "grid" else [10])
+
+
 def test_bias_modes() -> None:
     """Bias 1/2 in steps of 10 microseconds, threshold 1, no leak, T = 4, for 30 microseconds."""
     graph, nothing = layers([[1.0]], bias=[0.5], steps=4, soft_reset=True), recording()

@@ -195,8 +195,12 @@ class Serial(Clockless):
 
     def start(self) -> None:
         self.crossing = set()
-        fired = [(p, self.test(p, np.ones(p.size, bool))) for p in self.populations]
-        self.follow([spike for p, n in fired for spike in self.listed(p, n)])
+        fired: list[Spike] = []
+        for p in self.populations:
+            everyone = np.ones(p.size, bool)
+            self.add(p, np.zeros(p.size), everyone)
+            fired += self.listed(p, self.test(p, everyone))
+        self.follow(fired)
 
     def listed(self, p: Neurons, n: Array) -> list[Spike]:
         return [(p.name, int(i)) for i in np.flatnonzero(n) for _ in range(n[i])]
