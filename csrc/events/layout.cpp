@@ -97,11 +97,11 @@ class Tapper {
       if (is_relay(p)) {
         if (!reads_spikes) fail(p.name, "reads values of '" + p.source + "', not spikes");
         add_relay(p, index, before);
-        spikes.taps.push_back({relay_of_.at(&p), p.channel_offset, worth(p)});
+        add_tap({relay_of_.at(&p), p.channel_offset, worth(p)}, &spikes);
       } else if (p.kind == Kind::identity && reads_spikes) {
         for (Tap tap : taps_of(p.source)) {
           tap.channel += p.channel_offset;
-          spikes.taps.push_back(tap);
+          add_tap(tap, &spikes);
         }
       } else {
         spikes.obstacle = p.name + " weighs or averages them";
@@ -109,11 +109,21 @@ class Tapper {
     }
     for (const std::string& name : c.currents) {
       const Spikes& other = currents_[layout_.checked->find(name).index];
-      spikes.taps.insert(spikes.taps.end(), other.taps.begin(), other.taps.end());
+      for (const Tap& tap : other.taps) add_tap(tap, &spikes);
       if (!other.obstacle.empty()) spikes.obstacle = other.obstacle;
       if (spikes.taps.size() > size_t{kMostWays}) spikes.obstacle = c.name + " sums too many";
       if (!spikes.obstacle.empty()) spikes.taps.clear();
     }
+  }
+
+  // A source that is summed twice is worth twice.
+  static void add_tap(const Tap& tap, Spikes* spikes) {
+    for (Tap& known : spikes->taps) {
+      if (known.source != tap.source || known.channel != tap.channel) continue;
+      known.factor += tap.factor;
+      return;
+    }
+    spikes->taps.push_back(tap);
   }
 
   void add_relay(const Projection& p, int current, int before) {

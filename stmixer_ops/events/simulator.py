@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._extension import extension
+from .._files import write_atomically
 from .._numbers import integer
 from ..engine.engine import Engine, read_content, thread_count, unusable
 from ..graph import Graph, stmx
@@ -128,6 +129,10 @@ class EventSimulator:
         except ValueError as error:
             raise unusable(name, content, error) from None
         return cls(graph, **options)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network, without options, as :meth:`Engine.save` does: whole or not at all."""
+        write_atomically(path, lambda target: target.write_bytes(self._content))
 
     def run(
         self, events: Any, t0: int = 0, duration: int | None = None, record: bool = False

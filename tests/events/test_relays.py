@@ -3,6 +3,7 @@ computes, without a clock what brute force finds."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -331,7 +332,7 @@ def test_graded_populations_emit_spikes_only() -> None:
         so.EventSimulator(graph, step_us=STEP, latch_us=5, bias="drop")
 
 
-def test_a_model_says_what_it_needs_and_runs_with_it() -> None:
+def test_a_model_says_what_it_needs_and_runs_with_it(tmp_path: Path) -> None:
     model = spikformer(in_channels=2)
     with pytest.raises(ValueError, match=r"latch_us: .*'blocks\.1\.attn' \(spike_product\)"):
         so.EventSimulator.compile(model, step_us=STEP, bias="drop")
@@ -339,3 +340,34 @@ def test_a_model_says_what_it_needs_and_runs_with_it() -> None:
     simulator = so.EventSimulator.compile(model, step_us=STEP, bias="drop", latch_us=STEP)
     result = simulator.run(events)
     assert all(counts.any() for name, counts in result.counts.items() if "patch_embed" in name)
+    simulator.save(tmp_path / "model.stmx")
+    with pytest.raises(ValueError, match=r"model\.stmx is not a usable engine file: .*'blocks\.0"):
+        so.Engine.load(tmp_path / "model.stmx")
+    options = {"step_us": STEP, "bias": "drop", "latch_us": STEP}
+    loaded = so.EventSimulator.load(tmp_path / "model.stmx", **options)
+    np.testing.assert_array_equal(loaded.run(events).logits, result.logits)
+
+
+def test_what_is_summed_twice_is_worth_twice() -> None:
+    """Weight 1/2 of a graded population that holds every spike of the input two times."""
+    graph = Graph()
+    graph.add_input("input", (1, 1, 1))
+    once = graph.projection("once", "identity", "input")
+    graph.add_current("one", (1, 1, 1), [once])
+    graph.add_current("two", (1, 1, 1), [], ["one", "one"])
+    graph.add_graded("graded", "two", (1, 1, 1))
+    half = graph.projection("half", "linear", "graded", [[0.5]])
+    graph.add_current("c", (1, 1, 1), [half])
+    graph.add_lif("lif", "c", (1, 1, 1))
+    graph = _with_readout(graph, (1, 1, 1))
+    for schedule in ("grid", "rank", "serial"):
+        assert times(simulate(graph, recording((3, 0)), schedule)) == [
+            (3 * (schedule != "grid"), 0)
+        ]
+    assert run_reference(graph, np.ones((1, 1, 1, 1))).spikes["lif"].sum() == 1
+    pool = graph.projection("pool", "max_pool", "graded", kernel=1)
+    graph.add_current("pooled", (1, 1, 1), [pool])
+    with pytest.raises(
+        ValueError, match="'pool': reads 'graded', whose spikes are not worth 1 each"
+    ):
+        so.EventSimulator(graph, step_us=STEP, latch_us=1)
