@@ -192,7 +192,10 @@ void Clockless<T>::plan_crossings(int population, int block, int64_t t) {
     if (m.neurons.drift_slope.empty()) return;
     for (int lane = 0; lane < m.neurons.lanes; ++lane) {
       int64_t& valid = crossing_[population][int64_t{block} * m.neurons.lanes + lane];
-      const int64_t next = crossing(m.cells, block, lane, t);
+      // A neuron that may not be tested is visited when it may.
+      const int64_t at = int64_t{block} * m.neurons.lanes + lane;
+      const bool silent = !silent_until_.empty() && t < silent_until_[population][at];
+      const int64_t next = silent ? kNever : crossing(m.cells, block, lane, t);
       if (next == valid) continue;
       valid = next;
       if (next != kNever) agenda_.add_crossing({next, population, block, lane});

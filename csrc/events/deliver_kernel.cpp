@@ -104,22 +104,28 @@ void bring_forward(Cells<T>& cells, int32_t block, int64_t dt) {
   }
 }
 
-// Notes that a block is reached; returns by what its lanes are still to be multiplied, if `fused`.
-template <class T>
-inline float arrive(Cells<T>& cells, int32_t block, bool fused) {
+// What an arrival has to look after: nothing but the round, a leak that the first row of a round is
+// multiplied with, or anything.
+enum class Care { round, leak, any };
+
+// Notes that a block is reached. With Care::leak, returns by what its lanes are still to be
+// multiplied.
+template <Care kCare, class T>
+inline float arrive(Cells<T>& cells, int32_t block) {
   Block& b = cells.blocks[block];
   if (b.round == cells.round) return 1.0f;
   b.round = cells.round;
-  b.hot = 0;
+  b.segments = b.hot = 0;
   cells.touched[cells.touched_count++] = block;
-  if (cells.visited != nullptr)
-    for (int i = 0; i < cells.words; ++i) cells.visited[int64_t{block} * cells.words + i] = 0;
+  if constexpr (kCare == Care::round) return 1.0f;
   const int64_t dt = cells.now - b.time;
   b.time = cells.now;
-  if (dt == 0) return 1.0f;
-  if (fused)
-    return static_cast<float>(leak_factor(*(cells.leaks + block * cells.leak_of_block), dt));
-  bring_forward(cells, block, dt);
+  if constexpr (kCare == Care::leak)
+    return dt == 0 ? 1.0f
+                   : static_cast<float>(leak_factor(cells.leaks[block * cells.leak_of_block], dt));
+  if (cells.visited != nullptr)
+    for (int i = 0; i < cells.words; ++i) cells.visited[int64_t{block} * cells.words + i] = 0;
+  if (dt != 0) bring_forward(cells, block, dt);
   return 1.0f;
 }
 
@@ -158,8 +164,9 @@ void deliver_any(Cells<T>& cells, const RowsView<T>& rows, const Arrival* arriva
       int64_t at = group + touch.weights;
       int32_t block = touch.block + arrival.channel * rows.block_step;
       for (const int32_t end = block + touch.blocks; block < end; ++block, at += rows.length) {
-        arrive(cells, block, false);
+        arrive<Care::any>(cells, block);
         if (cells.visited != nullptr) visit(cells, rows, block, lane, at);
+        cells.blocks[block].segments |= rows.segment;
         const T* thresholds = thresholds_of(cells, block) + lane * step;
         cells.blocks[block].hot |=
             add_times(cells.v + int64_t{block} * cells.lanes + lane, rows.weights + at, rows.length,
@@ -169,59 +176,92 @@ void deliver_any(Cells<T>& cells, const RowsView<T>& rows, const Arrival* arriva
   }
 }
 
-// Rows of whole blocks, single spikes.
-template <class T, bool kLeak, bool kUniform>
-void deliver_whole(Cells<T>& cells, const RowsView<T>& rows, const Arrival* arrivals,
+// Weights of other rows than the next are on their way while this one is added.
+template <class T>
+inline void prefetch(const T* w, int count) {
+  constexpr int kLines = 4;
+  for (int i = 0; i < kLines && i * 64 < count * static_cast<int>(sizeof(T)); ++i)
+    __builtin_prefetch(reinterpret_cast<const char*>(w) + i * 64);
+}
+
+// Single spikes, of which no visits need telling apart within a segment.
+template <class T, Care kCare, bool kUniform>
+void deliver_plain(Cells<T>& given, const RowsView<T>& rows, const Arrival* arrivals,
                    int32_t count) {
-  const int lanes = cells.lanes;
+  // A copy that the stores below cannot alias.
+  Cells<T> cells;
+  cells.blocks = given.blocks;
+  cells.touched = given.touched;
+  cells.touched_count = given.touched_count;
+  cells.round = given.round;
+  cells.now = given.now;
+  cells.leaks = given.leaks;
+  cells.leak_of_block = given.leak_of_block;
+  const T* const all_thresholds = given.thresholds;
+  const int lanes = given.lanes, length = rows.length, blocks_per_row = given.blocks_per_row;
+  const bool whole = length == lanes;
   for (int32_t a = 0; a < count; ++a) {
-    const Arrival& arrival = arrivals[a];
+    const Arrival arrival = arrivals[a];
     const T* group = rows.weights + (arrival.channel / rows.group) * rows.group_weights;
-    for (int32_t t = rows.first[arrival.pixel]; t < rows.first[arrival.pixel + 1]; ++t) {
-      const Touch& touch = rows.touches[t];
-      const T* w = group + touch.weights;
-      const int32_t begin = touch.block + arrival.channel * rows.block_step;
-      const int32_t end = begin + touch.blocks;
-      T* v = cells.v + int64_t{begin} * lanes;
-      if constexpr (!kLeak && kUniform) {
+    const Touch* touch = rows.touches + rows.first[arrival.pixel];
+    const Touch* const last = rows.touches + rows.first[arrival.pixel + 1];
+    for (; touch < last; ++touch) {
+      const T* w = group + touch->weights;
+      if (touch + 1 < last) prefetch(group + touch[1].weights, length * touch[1].blocks);
+      const int32_t begin = touch->block + arrival.channel * rows.block_step;
+      const int32_t end = begin + touch->blocks;
+      T* v = given.v + int64_t{begin} * lanes + rows.lane;
+      if (kCare == Care::round && kUniform && whole) {
         // The blocks are neighbours: one long row.
-        for (int32_t b = begin; b < end; ++b) arrive(cells, b, false);
-        if (add<false, true>(v, w, lanes * touch.blocks, 1.0f, cells.thresholds))
-          for (int32_t b = begin; b < end; ++b) cells.blocks[b].hot = 1;
-      } else {
-        for (int32_t b = begin; b < end; ++b, v += lanes, w += lanes) {
-          const float factor = arrive(cells, b, kLeak);
-          const T* thresholds = thresholds_of(cells, b);
-          const bool hot = kLeak && factor != 1.0f
-                               ? add<true, kUniform>(v, w, lanes, factor, thresholds)
-                               : add<false, kUniform>(v, w, lanes, 1.0f, thresholds);
-          cells.blocks[b].hot |= hot;
+        for (int32_t b = begin; b < end; ++b) {
+          arrive<kCare>(cells, b);
+          cells.blocks[b].segments |= rows.segment;
         }
+        if (add<false, true>(v, w, lanes * touch->blocks, 1.0f, all_thresholds))
+          for (int32_t b = begin; b < end; ++b) cells.blocks[b].hot = 1;
+        continue;
+      }
+      for (int32_t b = begin; b < end; ++b, v += lanes, w += length) {
+        float factor = arrive<kCare>(cells, b);
+        if (kCare == Care::leak && factor != 1.0f && !whole) {
+          scale(v - rows.lane, lanes, factor);
+          factor = 1.0f;
+        }
+        const T* thresholds =
+            kUniform ? all_thresholds
+                     : all_thresholds + int64_t{b / blocks_per_row} * lanes + rows.lane;
+        const bool hot = kCare == Care::leak && factor != 1.0f
+                             ? add<true, kUniform>(v, w, length, factor, thresholds)
+                             : add<false, kUniform>(v, w, length, 1.0f, thresholds);
+        cells.blocks[b].segments |= rows.segment;
+        cells.blocks[b].hot |= hot;
       }
     }
   }
+  given.touched_count = cells.touched_count;
 }
 
 template <class T>
 void deliver(Cells<T>& cells, const RowsView<T>& rows, const Arrival* arrivals,
              int32_t count) noexcept {
-  bool single = cells.visited == nullptr && rows.length == cells.lanes;
+  bool single = cells.visited == nullptr && rows.lane_step == 0;
   for (int32_t a = 0; a < count; ++a) single &= arrivals[a].count == 1;
   const bool drifts = cells.drift.limit != nullptr || cells.drift.slope != nullptr;
   if (!single || drifts || (cells.leaks != nullptr && cells.leak_of_lane != 0))
     return deliver_any(cells, rows, arrivals, count);
   if (cells.leaks != nullptr)
-    return cells.uniform ? deliver_whole<T, true, true>(cells, rows, arrivals, count)
-                         : deliver_whole<T, true, false>(cells, rows, arrivals, count);
-  return cells.uniform ? deliver_whole<T, false, true>(cells, rows, arrivals, count)
-                       : deliver_whole<T, false, false>(cells, rows, arrivals, count);
+    return cells.uniform ? deliver_plain<T, Care::leak, true>(cells, rows, arrivals, count)
+                         : deliver_plain<T, Care::leak, false>(cells, rows, arrivals, count);
+  return cells.uniform ? deliver_plain<T, Care::round, true>(cells, rows, arrivals, count)
+                       : deliver_plain<T, Care::round, false>(cells, rows, arrivals, count);
 }
 
 template <class T>
 void bias(Cells<T>& cells, const T* values) noexcept {
   const int step = cells.uniform ? 0 : 1;
   for (int32_t block = 0; block < cells.block_count; ++block) {
-    arrive(cells, block, false);
+    arrive<Care::any>(cells, block);
+    cells.blocks[block].segments = cells.all_segments;
     T* v = cells.v + int64_t{block} * cells.lanes;
     const T* thresholds = thresholds_of(cells, block);
     for (int lane = 0; lane < cells.lanes; ++lane) {
@@ -236,7 +276,9 @@ void bias(Cells<T>& cells, const T* values) noexcept {
 
 template <class T>
 void touch(Cells<T>& cells, int32_t block) noexcept {
-  arrive(cells, block, false);
+  arrive<Care::any>(cells, block);
+  cells.blocks[block].segments = cells.all_segments;
+  cells.blocks[block].hot = 1;
 }
 
 template <class T>
@@ -250,19 +292,43 @@ void clamp(Cells<T>& cells, int32_t block, T low, T high) noexcept {
   }
 }
 
-template <class T>
-int32_t find(const Cells<T>& cells, int32_t block, int32_t* lanes) noexcept {
+// Bit i is whether lane i of a few is at its threshold.
+template <bool kUniform>
+inline uint32_t at_threshold(const float* v, const float* thresholds) {
+  return bits_at_least(load(v), kUniform ? VecF32{} + thresholds[0] : load(thresholds));
+}
+template <bool kUniform>
+inline uint32_t at_threshold(const int64_t* v, const int64_t* thresholds) {
+  uint32_t bits = 0;
+  for (int i = 0; i < kLanes<float>; ++i)
+    bits |= static_cast<uint32_t>(v[i] >= thresholds[kUniform ? 0 : i]) << i;
+  return bits;
+}
+
+template <class T, bool kUniform>
+int32_t find_lanes(const Cells<T>& cells, int32_t block, int32_t* lanes) {
+  constexpr int kStep = kLanes<float>;
   const T* v = cells.v + int64_t{block} * cells.lanes;
   const T* thresholds = thresholds_of(cells, block);
-  const int step = cells.uniform ? 0 : 1;
   const uint64_t* visited = cells.visited ? cells.visited + int64_t{block} * cells.words : nullptr;
   int32_t count = 0;
-  for (int lane = 0; lane < cells.lanes; ++lane) {
-    if (!(v[lane] >= thresholds[lane * step])) continue;
-    if (visited != nullptr && !(visited[lane / 64] >> (lane & 63) & 1)) continue;
-    lanes[count++] = lane;
-  }
+  const auto take = [&](int lane) {
+    if (visited == nullptr || (visited[lane / 64] >> (lane & 63) & 1)) lanes[count++] = lane;
+  };
+  int lane = 0;
+  for (; lane + kStep <= cells.lanes; lane += kStep)
+    for (uint32_t bits = at_threshold<kUniform>(v + lane, thresholds + (kUniform ? 0 : lane));
+         bits != 0; bits &= bits - 1)
+      take(lane + __builtin_ctz(bits));
+  for (; lane < cells.lanes; ++lane)
+    if (v[lane] >= thresholds[kUniform ? 0 : lane]) take(lane);
   return count;
+}
+
+template <class T>
+int32_t find(const Cells<T>& cells, int32_t block, int32_t* lanes) noexcept {
+  return cells.uniform ? find_lanes<T, true>(cells, block, lanes)
+                       : find_lanes<T, false>(cells, block, lanes);
 }
 
 }  // namespace

@@ -56,7 +56,8 @@ class Grid final : public Process {
   }
 
   std::vector<float> logits() const override {
-    if (options().bias == Bias::initial) return Process::logits();
+    // What the engine would have averaged; not where spikes are on their way, or biases were.
+    if (options().bias == Bias::initial || model_->delays.any()) return Process::logits();
     const bool total = options().readout == Readout::total;
     return model_->readout.logits_of(sums_, total ? layout().graph().steps : elapsed_steps());
   }

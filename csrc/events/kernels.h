@@ -10,10 +10,14 @@ namespace stmixer::events {
 // Neurons lie in blocks of lanes, which spikes reach together: the channels of a position or, where
 // tokens are mixed, the tokens of a channel.
 struct Block {
-  int64_t time;    // of its membranes
-  uint32_t round;  // the latest in which it was reached
-  uint32_t hot;    // whether a lane was at its threshold when something was added to it then
+  int64_t time;       // of its membranes
+  uint32_t round;     // the latest in which it was reached
+  uint16_t segments;  // which of them were reached then, a bit each
+  uint16_t hot;       // whether a lane was at its threshold when something was added to it then
 };
+
+// Projections that write beside each other write segments of the lanes of a block.
+constexpr int kMostSegments = 16;
 
 // What a membrane keeps after dt microseconds: coarse[dt / 256] * fine[dt % 256].
 constexpr int kFineBits = 8;
@@ -42,6 +46,7 @@ struct Cells {
   int64_t now;
   int32_t touched_count, block_count, lanes, words;
   uint32_t round;
+  uint16_t all_segments;
   // Of lane l in block b: thresholds[(b / blocks_per_row) * lanes + l].
   const T* thresholds;
   int32_t blocks_per_row;
@@ -73,6 +78,7 @@ struct RowsView {
   int32_t group;                  // source channels that share them
   int32_t lane, length;           // lanes of a block that are written
   int32_t block_step, lane_step;  // what the source channel adds to block and lane
+  uint16_t segment;               // a bit: which part of the lanes
   const uint64_t* nonzero;        // per weight a bit, if visits need it
 };
 
@@ -82,7 +88,7 @@ struct DeliverKernels {
   void (*deliver)(Cells<T>&, const RowsView<T>&, const Arrival*, int32_t count) noexcept;
   // Adds a value per lane to all neurons: those that are not 0 are visits.
   void (*bias)(Cells<T>&, const T* values) noexcept;
-  // Brings a block to the present.
+  // Reaches a block for its neurons to be tested.
   void (*touch)(Cells<T>&, int32_t block) noexcept;
   // Limits the visited lanes of a block.
   void (*clamp)(Cells<T>&, int32_t block, T low, T high) noexcept;

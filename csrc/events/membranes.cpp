@@ -11,13 +11,14 @@ Membranes<T>::Membranes(const Neurons<T>& n, int64_t t0)
     : neurons(n),
       cells{},
       v_(n.size(), T(0)),
-      blocks_(n.blocks, Block{t0, 0, 0}),
+      blocks_(n.blocks, Block{t0, 0, 0, 0}),
       touched_(n.blocks) {
   cells.block_count = n.blocks;
   cells.lanes = n.lanes;
   cells.words = ceil_div(n.lanes, 64);
   cells.blocks_per_row = n.blocks_per_row;
   cells.uniform = n.uniform;
+  cells.all_segments = static_cast<uint16_t>((1u << n.segments.size()) - 1);
   cells.now = t0;
   if (n.masked) visited_.assign(int64_t{n.blocks} * cells.words, 0);
   for (const Leak& leak : n.leaks) leaks_.push_back(leak.view());
@@ -70,7 +71,6 @@ void Membranes<T>::open(int64_t now) {
 template <class T>
 void Membranes<T>::visit(const DeliverKernels<T>& kernels, int block, int lane) {
   kernels.touch(cells, block);
-  blocks_[block].hot = 1;
   if (cells.visited != nullptr)
     visited_[int64_t{block} * cells.words + lane / 64] |= uint64_t{1} << (lane & 63);
 }
@@ -83,8 +83,13 @@ void Membranes<T>::visit_all(const DeliverKernels<T>& kernels) {
 
 template <class T>
 int64_t Membranes<T>::visits() const {
-  if (cells.visited == nullptr) return int64_t{cells.touched_count} * cells.lanes;
   int64_t count = 0;
+  if (cells.visited == nullptr) {
+    for (int i = 0; i < cells.touched_count; ++i)
+      for (uint32_t bits = cells.blocks[cells.touched[i]].segments; bits != 0; bits &= bits - 1)
+        count += neurons.segments[__builtin_ctz(bits)];
+    return count;
+  }
   for (int i = 0; i < cells.touched_count; ++i)
     for (int w = 0; w < cells.words; ++w)
       count += std::bitset<64>(cells.visited[int64_t{cells.touched[i]} * cells.words + w]).count();

@@ -104,7 +104,7 @@ class Rank final : public Clockless<T> {
           arrivals = &kept(inlet);
       }
       if (arrivals->empty()) continue;
-      this->kernels().deliver(m.cells, inlet.rows->view(), arrivals->data(),
+      this->kernels().deliver(m.cells, inlet.view(), arrivals->data(),
                               static_cast<int32_t>(arrivals->size()));
     }
   }

@@ -94,8 +94,9 @@ void ReadoutSums::add(int source, int channel, int pixel, int64_t count, double*
       const Touch& touch = rows.touches[t];
       const double* weights =
           rows.weights.data() + (channel / rows.group) * rows.group_weights + touch.weights;
-      for (int i = 0; i < touch.blocks * rows.length; ++i)
-        to[wire.own_channel ? channel : i % rows.length] += weights[i] * static_cast<double>(count);
+      for (int b = 0; b < touch.blocks; ++b, weights += rows.length)
+        for (int i = 0; i < rows.length; ++i)
+          to[wire.own_channel ? channel : i] += weights[i] * static_cast<double>(count);
     }
   }
 }

@@ -146,7 +146,7 @@ class Serial final : public Clockless<T> {
         if (inlet.source != source || !carries(inlet.wire)) continue;
         if (!reached) m.open(t);
         reached = true;
-        this->kernels().deliver(m.cells, inlet.rows->view(), &spike, 1);
+        this->kernels().deliver(m.cells, inlet.view(), &spike, 1);
       }
       if (reached) fire(p, t);
       if (this->stopped_) return;

@@ -49,6 +49,8 @@ class NeuronMaker {
     make_leaks(&n);
     make_start(&n);
     n.masked |= options_.refractory_us > 0 || options_.bias == Bias::current;
+    n.masked |= may_hold(n) && n.segments.size() > 1;
+    n.masked |= !n.segments.empty() && n.segments[0] != n.lanes && may_hold(n);
     if (options_.bias == Bias::tick)
       n.masked |= std::find(n.bias.begin(), n.bias.end(), T(0)) != n.bias.end();
     if (options_.bias == Bias::current) make_drift(&n);
@@ -91,9 +93,34 @@ class NeuronMaker {
         const int times = layout_.times(wire, index);
         if (wire.source != source || times == 0) continue;
         auto rows = rows_of(static_cast<int>(w), *n, times);
-        n->masked |= !rows->nonzero.empty() || rows->length != n->lanes;
+        n->masked |= !rows->nonzero.empty();
         n->inlets.push_back({static_cast<int>(w), source, std::move(rows)});
       }
+    find_segments(n);
+  }
+
+  // Parts of the lanes that are written as a whole and beside each other; where there are none,
+  // visits are told apart lane by lane.
+  static void find_segments(Neurons<T>* n) {
+    std::vector<std::pair<int, int>> parts;
+    for (Inlet<T>& inlet : n->inlets) {
+      const std::pair<int, int> part{inlet.rows->lane, inlet.rows->length};
+      const auto found = std::find(parts.begin(), parts.end(), part);
+      inlet.segment = static_cast<uint16_t>(1u << ((found - parts.begin()) % kMostSegments));
+      n->masked |= inlet.rows->lane_step != 0;
+      if (found != parts.end()) continue;
+      for (const auto& [lane, length] : parts)
+        n->masked |= part.first < lane + length && lane < part.first + part.second;
+      parts.push_back(part);
+      n->segments.push_back(part.second);
+    }
+    n->masked |= parts.size() > kMostSegments;
+  }
+
+  // Whether a neuron can be at its threshold without being tested.
+  bool may_hold(const Neurons<T>& n) const {
+    return !n.resets.empty() || !n.start.empty() || options_.refractory_us > 0 ||
+           options_.bias == Bias::current;
   }
 
   // Shared by the populations that feel the projection alike.

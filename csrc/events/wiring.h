@@ -17,6 +17,9 @@ template <class T>
 struct Inlet {
   int wire, source;
   std::shared_ptr<const Rows<T>> rows;
+  uint16_t segment = 0;
+
+  RowsView<T> view() const { return rows->view(segment); }
 };
 
 // A population as it is run.
@@ -39,6 +42,7 @@ struct Neurons {
   bool start_by_token = false;      // they are [heads][tokens], as the thresholds
   int fraction = 0;                 // bits of the membrane below what thresholds are compared with
   int max_spikes;                   // of one test
+  std::vector<int> segments;        // lanes of each
   bool masked = false;              // visits are told apart lane by lane
 
   int channel(int block, int lane) const { return lanes_are == Lanes::channels ? lane : block; }
