@@ -166,7 +166,7 @@ void deliver_any(Cells<T>& cells, const RowsView<T>& rows, const Arrival* arriva
       for (const int32_t end = block + touch.blocks; block < end; ++block, at += rows.length) {
         arrive<Care::any>(cells, block);
         if (cells.visited != nullptr) visit(cells, rows, block, lane, at);
-        cells.blocks[block].segments |= rows.segment;
+        cells.blocks[block].segments |= rows.segments;
         const T* thresholds = thresholds_of(cells, block) + lane * step;
         cells.blocks[block].hot |=
             add_times(cells.v + int64_t{block} * cells.lanes + lane, rows.weights + at, rows.length,
@@ -176,12 +176,19 @@ void deliver_any(Cells<T>& cells, const RowsView<T>& rows, const Arrival* arriva
   }
 }
 
-// Weights of other rows than the next are on their way while this one is added.
+// Rows lie anywhere: a row and the membranes that it is added to are asked for while the one before
+// is added. Behind the first lines the hardware follows by itself.
 template <class T>
-inline void prefetch(const T* w, int count) {
-  constexpr int kLines = 4;
-  for (int i = 0; i < kLines && i * 64 < count * static_cast<int>(sizeof(T)); ++i)
-    __builtin_prefetch(reinterpret_cast<const char*>(w) + i * 64);
+inline void prefetch(const T* p, int count) {
+  constexpr int kLines = 24;
+  const char* line = reinterpret_cast<const char*>(p);
+  const char* end = line + sizeof(T) * count;
+  for (int i = 0; i < kLines && line < end; ++i, line += 64) __builtin_prefetch(line);
+}
+
+template <class T>
+inline bool has_touch(const RowsView<T>& rows, const Arrival& arrival) {
+  return rows.first[arrival.pixel] < rows.first[arrival.pixel + 1];
 }
 
 // Single spikes, of which no visits need telling apart within a segment.
@@ -207,7 +214,16 @@ void deliver_plain(Cells<T>& given, const RowsView<T>& rows, const Arrival* arri
     const Touch* const last = rows.touches + rows.first[arrival.pixel + 1];
     for (; touch < last; ++touch) {
       const T* w = group + touch->weights;
-      if (touch + 1 < last) prefetch(group + touch[1].weights, length * touch[1].blocks);
+      if (touch + 1 < last) {
+        prefetch(group + touch[1].weights, length * touch[1].blocks);
+      } else if (a + 1 < count && has_touch(rows, arrivals[a + 1])) {
+        const Arrival next = arrivals[a + 1];
+        const Touch& t = rows.touches[rows.first[next.pixel]];
+        prefetch(rows.weights + (next.channel / rows.group) * rows.group_weights + t.weights,
+                 length * t.blocks);
+        prefetch(given.v + int64_t{t.block + next.channel * rows.block_step} * lanes + rows.lane,
+                 length);
+      }
       const int32_t begin = touch->block + arrival.channel * rows.block_step;
       const int32_t end = begin + touch->blocks;
       T* v = given.v + int64_t{begin} * lanes + rows.lane;
@@ -215,7 +231,7 @@ void deliver_plain(Cells<T>& given, const RowsView<T>& rows, const Arrival* arri
         // The blocks are neighbours: one long row.
         for (int32_t b = begin; b < end; ++b) {
           arrive<kCare>(cells, b);
-          cells.blocks[b].segments |= rows.segment;
+          cells.blocks[b].segments |= rows.segments;
         }
         if (add<false, true>(v, w, lanes * touch->blocks, 1.0f, all_thresholds))
           for (int32_t b = begin; b < end; ++b) cells.blocks[b].hot = 1;
@@ -233,7 +249,7 @@ void deliver_plain(Cells<T>& given, const RowsView<T>& rows, const Arrival* arri
         const bool hot = kCare == Care::leak && factor != 1.0f
                              ? add<true, kUniform>(v, w, length, factor, thresholds)
                              : add<false, kUniform>(v, w, length, 1.0f, thresholds);
-        cells.blocks[b].segments |= rows.segment;
+        cells.blocks[b].segments |= rows.segments;
         cells.blocks[b].hot |= hot;
       }
     }

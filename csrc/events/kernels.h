@@ -16,7 +16,7 @@ struct Block {
   uint16_t hot;       // whether a lane was at its threshold when something was added to it then
 };
 
-// Projections that write beside each other write segments of the lanes of a block.
+// Projections that write beside each other write segments of the lanes of a block, whole.
 constexpr int kMostSegments = 16;
 
 // What a membrane keeps after dt microseconds: coarse[dt / 256] * fine[dt % 256].
@@ -78,7 +78,7 @@ struct RowsView {
   int32_t group;                  // source channels that share them
   int32_t lane, length;           // lanes of a block that are written
   int32_t block_step, lane_step;  // what the source channel adds to block and lane
-  uint16_t segment;               // a bit: which part of the lanes
+  uint16_t segments;              // bits: which parts of the lanes
   const uint64_t* nonzero;        // per weight a bit, if visits need it
 };
 

@@ -23,10 +23,18 @@ struct Rows {
   int32_t group = 1, lane = 0, length = 0, block_step = 0, lane_step = 0;
   int32_t lanes = 0;  // of a block of the target
 
-  // `segment`: a bit for what part of the target's lanes they write.
-  RowsView<T> view(uint16_t segment) const {
-    return {weights.data(), first.data(), touches.data(), group_weights, group,
-            lane,           length,       block_step,     lane_step,     segment,
+  // `segments`: bits for the parts of the target's lanes that they write.
+  RowsView<T> view(uint16_t segments) const {
+    return {weights.data(),
+            first.data(),
+            touches.data(),
+            group_weights,
+            group,
+            lane,
+            length,
+            block_step,
+            lane_step,
+            segments,
             nonzero.empty() ? nullptr : nonzero.data()};
   }
 };

@@ -168,7 +168,7 @@ class Serial final : public Clockless<T> {
         if (spikes.empty()) continue;
         if (!reached) m.open(t);
         reached = true;
-        this->kernels().deliver(m.cells, inlet.rows->view(), spikes.data(),
+        this->kernels().deliver(m.cells, inlet.view(), spikes.data(),
                                 static_cast<int32_t>(spikes.size()));
       }
       if (reached) fire(static_cast<int>(p), t);

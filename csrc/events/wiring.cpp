@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <set>
 #include <stdexcept>
 #include <tuple>
 
@@ -50,7 +51,6 @@ class NeuronMaker {
     make_start(&n);
     n.masked |= options_.refractory_us > 0 || options_.bias == Bias::current;
     n.masked |= may_hold(n) && n.segments.size() > 1;
-    n.masked |= !n.segments.empty() && n.segments[0] != n.lanes && may_hold(n);
     if (options_.bias == Bias::tick)
       n.masked |= std::find(n.bias.begin(), n.bias.end(), T(0)) != n.bias.end();
     if (options_.bias == Bias::current) make_drift(&n);
@@ -99,22 +99,24 @@ class NeuronMaker {
     find_segments(n);
   }
 
-  // Parts of the lanes that are written as a whole and beside each other; where there are none,
-  // visits are told apart lane by lane.
+  // Between the lanes at which rows begin or end. Where there are too many, and where the lane of a
+  // row depends on the spike, visits are told apart lane by lane.
   static void find_segments(Neurons<T>* n) {
-    std::vector<std::pair<int, int>> parts;
-    for (Inlet<T>& inlet : n->inlets) {
-      const std::pair<int, int> part{inlet.rows->lane, inlet.rows->length};
-      const auto found = std::find(parts.begin(), parts.end(), part);
-      inlet.segment = static_cast<uint16_t>(1u << ((found - parts.begin()) % kMostSegments));
+    std::set<int> borders{0, n->lanes};
+    for (const Inlet<T>& inlet : n->inlets) {
       n->masked |= inlet.rows->lane_step != 0;
-      if (found != parts.end()) continue;
-      for (const auto& [lane, length] : parts)
-        n->masked |= part.first < lane + length && lane < part.first + part.second;
-      parts.push_back(part);
-      n->segments.push_back(part.second);
+      borders.insert(inlet.rows->lane);
+      borders.insert(inlet.rows->lane + inlet.rows->length);
     }
-    n->masked |= parts.size() > kMostSegments;
+    const std::vector<int> at(borders.begin(), borders.end());
+    const int count = std::min(static_cast<int>(at.size()) - 1, kMostSegments);
+    n->masked |= count < static_cast<int>(at.size()) - 1;
+    for (int i = 0; i < count; ++i) {
+      n->segments.push_back(at[i + 1] - at[i]);
+      for (Inlet<T>& inlet : n->inlets)
+        if (at[i] >= inlet.rows->lane && at[i + 1] <= inlet.rows->lane + inlet.rows->length)
+          inlet.segments |= static_cast<uint16_t>(1u << i);
+    }
   }
 
   // Whether a neuron can be at its threshold without being tested.

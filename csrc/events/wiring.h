@@ -17,9 +17,9 @@ template <class T>
 struct Inlet {
   int wire, source;
   std::shared_ptr<const Rows<T>> rows;
-  uint16_t segment = 0;
+  uint16_t segments = 0;
 
-  RowsView<T> view() const { return rows->view(segment); }
+  RowsView<T> view() const { return rows->view(segments); }
 };
 
 // A population as it is run.
