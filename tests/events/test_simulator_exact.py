@@ -14,6 +14,8 @@ from support.event_cases import random_network, random_recording
 from support.pairs import pairwise
 from support.simulator_cases import SCHEDULES, assert_equal, check, simulated
 
+import stmixer_ops as so
+
 ANY_BIAS = ["drop", "tick", "initial", "current"]
 BIASES = {"grid": ANY_BIAS[:3], "rank": ANY_BIAS, "serial": ANY_BIAS}
 
@@ -128,3 +130,28 @@ def test_weights_and_leaks_of_any_value(schedule: str, full: bool) -> None:
         assert_equal(simulated(graph, events, bias=mode, **given), expected)
 
     search()
+
+
+@pytest.mark.parametrize(("schedule", "seed"), [("rank", 2), ("serial", 7)])
+def test_latency(schedule: str, seed: int) -> None:
+    """The answer after each timestamp is that of the brute-force run of the events so far."""
+    graph, t0 = random_network(seed=seed), 5
+    events = random_recording((2, 4, 5), 30, seed, t0=t0)
+    given: dict[str, Any] = {"step_us": STEP, "schedule": schedule, "readout": "total"}
+    moments = []
+    for t in np.unique(events["t"]):
+        past = events[events["t"] <= t]
+        logits = brute(graph, past, t0, **given).logits
+        best = float((np.exp(logits) / np.exp(logits).sum()).max())
+        moments.append(((t - t0, len(past) / len(events)), int(logits.argmax()), best))
+    answers = [answer for _, answer, _ in moments]
+    settled = len(answers)
+    while settled and answers[settled - 1] == answers[-1]:
+        settled -= 1
+    result = so.EventSimulator.compile(graph, **given).run([events, events], t0=t0)
+    np.testing.assert_allclose(result.latency(), [moments[settled][0]] * 2)
+    sure = moments[len(moments) // 3][2]
+    first = next(moment for moment, _, best in moments if best >= sure)
+    np.testing.assert_allclose(result.latency(confidence=sure * (1 - 1e-6)), [first] * 2)
+    highest = max(best for _, _, best in moments)
+    assert np.isnan(result.latency(confidence=(highest + 1) / 2)).all()

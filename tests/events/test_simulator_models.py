@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.engine_cases import check_locally
 from support.engine_models import MODELS, make_input, make_model
-from support.event_cases import random_network, random_recording
+from support.event_cases import frames, random_network, random_recording
 from support.golden import Golden
 from support.paths import GOLDEN
 from support.simulator_cases import same
@@ -75,6 +75,26 @@ def test_golden_models(path: Path) -> None:
     np.testing.assert_allclose(
         np.asarray(result.logits)[equal], golden["logits_eval"].numpy()[equal], rtol=1e-4, atol=1e-5
     )
+
+
+def test_grid_equals_the_int8_engine_bit_for_bit() -> None:
+    """On a recording and on its frames; any weights, since a tick rounds as a time step does."""
+    model = make_model("events")
+    calibration = torch.poisson(torch.full((model.T, 4, 2, 32, 32), 0.3))
+    engine = so.Engine.compile(model, precision="int8", calibration=calibration, num_threads=1)
+    sim = so.EventSimulator.compile(
+        model, precision="int8", calibration=calibration, step_us=100, schedule="grid", bias="tick"
+    )
+    events = random_recording((2, 32, 32), 3000, gap=1)
+    events["t"] = events["t"] * 299 // events["t"].max()
+    x = frames(events, (2, 32, 32), 100)[:, None]
+    expected = engine.run(x, record=True)
+    for recording in (events, x):
+        result = sim.run(recording)
+        np.testing.assert_array_equal(result.logits, expected.logits)
+        for name, spikes in expected.spikes.items():
+            np.testing.assert_array_equal(result.counts[name], spikes.astype(int).sum(0))
+    assert min(row.spikes for row in expected.stats if row.neurons) > 10
 
 
 def test_a_file_is_the_model(tmp_path: Path) -> None:
