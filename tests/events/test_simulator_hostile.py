@@ -20,7 +20,7 @@ ANYTHING = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
     st.binary(max_size=5), st.lists(st.integers(), max_size=3),
     st.dictionaries(st.text(max_size=3), st.integers()),
-    st.sampled_from([np.int64(3), np.float32(2), np.zeros(2), 2**63, 2**64, -(2**63), object()]),
+    st.sampled_from([np.int64(3), np.float32(2), 2**63, 2**64, -(2**63), object()]),
 )  # fmt: skip
 NAMES = [
     "step_us", "schedule", "bias", "multi_spike", "refractory_us", "v_min", "tau_us", "order",
@@ -47,7 +47,7 @@ GRAPH, EVENTS = layers([[1.0, 0.5]], [[1.0]]), recording((0, 0), (1, 1), (1, 1),
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(ANYTHING, ANYTHING, ANYTHING)
+@given(st.one_of(ANYTHING, st.builds(np.zeros, st.integers(0, 3))), ANYTHING, ANYTHING)
 def test_arguments_of_any_kind_run_or_are_refused(events: Any, t0: Any, duration: Any) -> None:
     sim = so.EventSimulator.compile(GRAPH, step_us=8)
     for arguments in (
