@@ -129,9 +129,11 @@ bool Clockless<T>::emit(int population, int64_t t, int block, int lane, Arrival*
   }
   const int64_t row = int64_t{block / n.blocks_per_row} * n.lanes + lane;
   T& v = m.cells.v[at];
-  const int count = spikes_of(v, n.thresholds[row], n.fraction, n.max_spikes);
+  const int pixel = n.pixel(block, lane);
+  const int count =
+      affordable(population + 1, pixel, spikes_of(v, n.thresholds[row], n.fraction, n.max_spikes));
   v = n.resets.empty() ? T(0) : lowered(v, n.resets[row], count);
-  *spikes = {n.channel(block, lane), n.pixel(block, lane), count};
+  *spikes = {n.channel(block, lane), pixel, count};
   return true;
 }
 

@@ -297,7 +297,7 @@ void Grid<T>::fire(int population) {
       int count = 1;
       if (most > 1) {
         const double fits = std::floor(static_cast<double>(v) / n.threshold[k]);
-        count = static_cast<int>(std::min<double>(fits, most));
+        count = affordable(population + 1, pixel, static_cast<int>(std::min<double>(fits, most)));
       }
       v = n.reset.empty() ? T(0) : static_cast<T>(v - static_cast<double>(n.reset[k]) * count);
       fired_.push_back({c, pixel, count});

@@ -67,6 +67,17 @@ void Process::count(int source, const Arrival& spikes, int64_t t) {
   if (spent_ > options().max_sops) stopped_ = true;
 }
 
+int Process::affordable(int source, int pixel, int spikes) const {
+  constexpr int kMost = 1 << 20;
+  if (spikes <= kMost) return spikes;
+  const int64_t each = model_->fanout[source][pixel];
+  const int64_t last = each > 0 ? (options().max_sops - spent_) / each + 1 : spikes;
+  if (last <= kMost) return static_cast<int>(last);
+  events_error(model_->layout.populations[source - 1]->name,
+               "a neuron emits " + std::to_string(spikes) + " spikes at once, more than " +
+                   std::to_string(kMost) + ": its threshold is too low");
+}
+
 double Process::elapsed_steps() const {
   if (!any_time_) return 0;
   return static_cast<double>(time_ - t0_ + 1) / static_cast<double>(options().step_us);

@@ -62,6 +62,10 @@ class Process {
   void count(int source, const Arrival& spikes, int64_t t);
   void note_moment(int64_t t);
 
+  // The spikes that a neuron emits at once, or as many as max_sops ends the recording with; more
+  // than could be held one by one are an error that names the population.
+  int affordable(int source, int pixel, int spikes) const;
+
   const Model* model_;
   Wanted wanted_;
   int64_t t0_ = 0, time_ = 0;

@@ -62,7 +62,12 @@ def size_pair(name: str, size: Any) -> Sensor:
 
 
 def as_events(
-    data: Any, sensor: int | Sensor | None = None, *, name: str = "events", sort: bool = False
+    data: Any,
+    sensor: int | Sensor | None = None,
+    *,
+    name: str = "events",
+    sort: bool = False,
+    channels: int = 2,
 ) -> Events:
     """``data`` as :class:`Events`, checked.
 
@@ -73,6 +78,7 @@ def as_events(
         sensor: side, or height and width, of the camera; by default what ``data`` says, if it does.
         name: what errors call the recording.
         sort: sort by time (events of one time keep their order) instead of refusing.
+        channels: where there are more than two, p counts them.
     Raises:
         TypeError: no such fields, or another type.
         ValueError: unsorted or negative times, pixels outside, other polarities; the first bad
@@ -86,10 +92,10 @@ def as_events(
     lengths = {field: len(column) for field, column in columns.items()}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"{name}: fields must have the same length, got {lengths}")
-    fault = first_fault(columns, known, sort)
+    fault = first_fault(columns, known, sort, channels)
     if fault is not None:
         raise ValueError(f"{name}: event {fault[0]}: {fault[1]}")
-    return assemble(columns, known, sort)
+    return assemble(columns, known, sort, channels)
 
 
 def extent(events: Events) -> Sensor:
@@ -118,7 +124,10 @@ def _column(data: Any, field: str, name: str) -> np.ndarray:
 
 
 def first_fault(
-    columns: Mapping[str, np.ndarray], sensor: Sensor | None = None, sort: bool = False
+    columns: Mapping[str, np.ndarray],
+    sensor: Sensor | None = None,
+    sort: bool = False,
+    channels: int = 2,
 ) -> tuple[int, str] | None:
     """Index of the first event that cannot be, and what is wrong with it; None if all can."""
     t = columns["t"]
@@ -133,7 +142,8 @@ def first_fault(
     look(t < 0, "t must be 0 or more, got {}", "t")
     if t.dtype.kind == "u" and t.dtype.itemsize == 8:
         look(t > np.uint64(np.iinfo(np.int64).max), "t must be below 2^63, got {}", "t")
-    for field, count in (("x", width), ("y", height)):
+    counted = {"x": width, "y": height} | ({"p": channels} if channels > 2 else {})
+    for field, count in counted.items():
         column = columns[field]
         # NumPy 2 refuses to compare small types with numbers beyond them.
         if column.dtype.kind != "b":
@@ -141,7 +151,7 @@ def first_fault(
             if np.iinfo(column.dtype).max >= count:
                 look(column >= count, f"{field} must be from 0 to {count - 1}, got {{}}", field)
     p = columns["p"]
-    if p.dtype.kind != "b":
+    if p.dtype.kind != "b" and channels <= 2:
         lowest = -1 if p.dtype.kind == "i" and len(p) and int(p.min()) == -1 else 0
         allowed = (p == 1) | (p == lowest)
         look(~allowed, f"p must be {lowest} or 1 in this recording, got {{}}", "p")
@@ -156,13 +166,16 @@ def first_fault(
 
 
 def assemble(
-    columns: Mapping[str, np.ndarray], sensor: Sensor | None, sort: bool = False
+    columns: Mapping[str, np.ndarray],
+    sensor: Sensor | None,
+    sort: bool = False,
+    channels: int = 2,
 ) -> Events:
     """Columns without fault as :class:`Events`."""
     events = np.empty(len(columns["t"]), DTYPE)
     for field in ("t", "x", "y"):
         events[field] = columns[field]
-    events["p"] = columns["p"] > 0
+    events["p"] = columns["p"] if channels > 2 else columns["p"] > 0
     if sort:
         events = events[np.argsort(events["t"], kind="stable")]
     return _restored(events, sensor)

@@ -12,9 +12,15 @@ from .array import as_events
 Columns = tuple[int, int, int, int, int]
 
 
-def columns_of(events: Any, name: str) -> tuple[Columns, list[np.ndarray]]:
-    """Addresses of t, x, y, p and their number, and the arrays that must outlive their use."""
-    checked = as_events(events, name=name)
+def columns_of(
+    events: Any, name: str, shape: tuple[int, int, int]
+) -> tuple[Columns, list[np.ndarray]]:
+    """Addresses of t, x, y, p and their number, and the arrays that must outlive their use.
+
+    ``shape``: (channels, height, width) of the input that the events are for.
+    """
+    channels, height, width = shape
+    checked = as_events(events, (height, width), name=name, channels=channels)
     arrays = [
         np.ascontiguousarray(checked[field], dtype)
         for field, dtype in (("t", np.int64), ("x", np.uint16), ("y", np.uint16), ("p", np.uint8))

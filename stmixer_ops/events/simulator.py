@@ -14,7 +14,7 @@ from .._extension import extension
 from .._files import write_atomically
 from .._numbers import integer
 from ..engine.engine import Engine, read_content, thread_count, unusable
-from ..graph import Graph, stmx
+from ..graph import PRECISIONS, Graph, stmx
 from .columns import columns_of, recordings_of
 from .result import EventResult, Outcome, Shapes
 from .stream import EventStream
@@ -105,6 +105,8 @@ class EventSimulator:
         **options: Any,
     ) -> EventSimulator:
         """Of a trained model as it is in eval mode, or of a graph; see :class:`EventSimulator`."""
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be 'fp32' or 'int8', got {precision!r}")
         if isinstance(model, Graph):
             if precision == "int8" and model.precision == "fp32":
                 from ..engine.calibrate import calibrated
@@ -159,7 +161,7 @@ class EventSimulator:
         recordings = recordings_of(events)
         several = len(recordings) > 1
         prepared = [
-            columns_of(r, f"recordings[{i}]" if several else "events")
+            columns_of(r, f"recordings[{i}]" if several else "events", self.input_shape)
             for i, r in enumerate(recordings)
         ]
         columns = [c for c, _ in prepared]
@@ -283,14 +285,16 @@ def _native_options(content: bytes, graph: Graph, options: Mapping[str, Any]) ->
     for name, default in _NAMED.items():
         getattr(native, f"set_{name}")(_text(name, options.get(name, default)))
     by_default = "total" if options.get("bias") == "initial" else "rate"
-    native.set_readout(_text("readout", options.get("readout") or by_default))
+    readout = options.get("readout")
+    native.set_readout(by_default if readout is None else _text("readout", readout))
+    _check_serial_only(options)
     for name, number in _NUMBERS.items():
         setattr(native, name, integer(name, options.get(name, number), least=0, most=_MOST))
     step_us = options.get("step_us")
     native.step_us = integer(
         "step_us", graph.step_us or DEFAULT_STEP_US if step_us is None else step_us, most=_MOST
     )
-    native.multi_spike = bool(options.get("multi_spike", False))
+    native.multi_spike = _flag("multi_spike", options.get("multi_spike", False))
     for name in ("v_min", "v_max", "tau_us"):
         if options.get(name) is not None:
             setattr(native, name, _real(name, options[name]))
@@ -304,6 +308,23 @@ def _native_options(content: bytes, graph: Graph, options: Mapping[str, Any]) ->
             setattr(native, name, integer(name, options[name], least=0, most=_MOST))
     _set_delays(native, content, options)
     return native
+
+
+def _check_serial_only(options: Mapping[str, Any]) -> None:
+    """The order of spikes means something where they go one by one."""
+    schedule = options.get("schedule", "rank")
+    if schedule == "serial":
+        return
+    given = {"order": options.get("order") == "depth", "order_seed": "order_seed" in options}
+    for name in given:
+        if given[name] and options[name] is not None:
+            raise ValueError(f"{name} is for schedule='serial', got schedule={schedule!r}")
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
 
 
 def _set_delays(native: Any, content: bytes, options: Mapping[str, Any]) -> None:

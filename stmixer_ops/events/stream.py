@@ -34,7 +34,7 @@ class EventStream:
             ValueError: events that are unsorted, lie outside the input or before :attr:`time`,
                 naming the first one, or a stream that is finished. None of them is pushed then.
         """
-        columns, keep_alive = columns_of(events, "events")
+        columns, keep_alive = columns_of(events, "events", self._simulator.input_shape)
         self._native.push(columns)
         del keep_alive
 
