@@ -328,7 +328,7 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def _set_delays(native: Any, content: bytes, options: Mapping[str, Any]) -> None:
-    given = {name: options[name] for name in _PER_PROJECTION if options.get(name)}
+    given = {name: options[name] for name in _PER_PROJECTION if options.get(name) is not None}
     if not given:
         return
     names = extension().projection_names(content)
