@@ -62,7 +62,7 @@ def test_times_near_the_largest(schedule: str) -> None:
     events = random_recording((2, 4, 5), 60, t0=start)
     graph = random_network(seed=1, decay=1.0, bias=True)
     check(graph, events, {"t0": start}, step_us=8, schedule=schedule, refractory_us=5,
-          delay_us=0 if schedule == "grid" else 3, bias="tick")  # fmt: skip
+          delay_us=3, bias="tick")  # fmt: skip
 
 
 @pytest.mark.parametrize("schedule", ["rank", "serial"])
@@ -91,11 +91,20 @@ def test_fields_are_found_by_name(fields: Any) -> None:
     assert_equal(simulated(graph, np.repeat(events, 3)[::3], step_us=8), expected)
 
 
+def test_as_many_polarities_as_the_network_has_channels() -> None:
+    graph = layers(np.eye(4))
+    check(graph, recording((0, 3), (1, 2), (5, 3)), step_us=8)
+    with pytest.raises(ValueError, match=r"\b1\b.*p must be .*4"):
+        sim(graph).run(recording((0, 3), (1, 4)))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (("t", 3, 9), r"\b4\b"),  # event 4 comes before it
         (("t", 0, -1), r"\b0\b"),
+        (("x", 5, 5), r"\b5\b"),
+        (("y", 2, 4), r"\b2\b"),
         (("p", 6, 2), r"\b6\b"),
     ],
 )
@@ -181,6 +190,7 @@ def test_a_cap_on_work_stops_with_what_there_is(schedule: str) -> None:
         ({"bias": "ignore"}, "bias"),
         ({"order": "lifo"}, "order"),
         ({"readout": "sum"}, "readout"),
+        ({"precision": "fp16"}, "precision"),
         ({"preset": "loihi"}, "preset"),
         ({"step_us": 0}, "step_us"),
         ({"step_us": -5}, "step_us"),

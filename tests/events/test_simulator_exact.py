@@ -68,18 +68,13 @@ def test_biases(schedule: str, full: bool) -> None:
         run = data.draw(st.sampled_from([None, {"duration": end}]))
         assume(run or len(events))
         given = data.draw(options(schedule))
-        assume(mode != "current" or "refractory_us" not in given)
         both(graph, events, run, bias=mode, **given)
 
     search()
 
 
-def sensible(
-    schedule: str, bias: str, leak: str, order: str, delay: Any, refractory: int, **_: Any
-) -> bool:
+def sensible(schedule: str, bias: str, leak: str, order: str, **_: Any) -> bool:
     """``grid`` knows no current; a leaky current is exact nowhere; order is of serial."""
-    if (schedule == "grid" and delay) or (bias == "current" and refractory):
-        return False
     serial = schedule == "serial" or order == "fifo"
     return bias in BIASES[schedule] and serial and (leak, bias) != ("half", "current")
 
@@ -122,7 +117,6 @@ def test_weights_and_leaks_of_any_value(schedule: str, full: bool) -> None:
             graph.tensors[name] = (values * rng.uniform(0.8, 1.2, values.shape)).astype(np.float32)
         events = data.draw(recordings(input_shape(graph)))
         given = data.draw(options(schedule))
-        assume(mode != "current" or "refractory_us" not in given)
         if data.draw(st.booleans()):
             given["tau_us"] = data.draw(st.sampled_from([3.0, 40.0]))
         expected = brute(graph, events, bias=mode, **given)

@@ -20,7 +20,7 @@ ANYTHING = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
     st.binary(max_size=5), st.lists(st.integers(), max_size=3),
     st.dictionaries(st.text(max_size=3), st.integers()),
-    st.sampled_from([np.int64(3), np.float32(2), 2**63, 2**64, -(2**63), object()]),
+    st.sampled_from([np.int64(3), np.float32(2), np.zeros(2), 2**63, 2**64, -(2**63), object()]),
 )  # fmt: skip
 NAMES = [
     "step_us", "schedule", "bias", "multi_spike", "refractory_us", "v_min", "tau_us", "order",

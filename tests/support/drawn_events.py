@@ -71,8 +71,6 @@ def options(draw: Any, schedule: str, unit: int = 1) -> dict[str, Any]:
     }
     if schedule == "serial":
         some["order"] = st.just("depth")
-    if schedule == "grid":
-        del some["delay_us"]
     for name in draw(st.sets(st.sampled_from(sorted(some)), max_size=3)):
         drawn[name] = draw(some[name])
     return drawn
