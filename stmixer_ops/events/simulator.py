@@ -105,7 +105,7 @@ class EventSimulator:
         **options: Any,
     ) -> EventSimulator:
         """Of a trained model as it is in eval mode, or of a graph; see :class:`EventSimulator`."""
-        if precision not in PRECISIONS:
+        if not isinstance(precision, str) or precision not in PRECISIONS:
             raise ValueError(f"precision must be 'fp32' or 'int8', got {precision!r}")
         if isinstance(model, Graph):
             if precision == "int8" and model.precision == "fp32":
@@ -256,7 +256,7 @@ def _prepared(graph: Graph, options: dict[str, Any]) -> Graph:
     preset = options.pop("preset", None)
     if preset is None:
         return graph
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise ValueError(f"preset must be one of {PRESETS}, got {preset!r}")
     from .speck import OPTIONS, speck
 
