@@ -13,6 +13,7 @@ from ._arguments import positive
 
 _ENGINE = "whole networks: engine, ONNX Runtime, OpenVINO, PyTorch; speed, memory, first answer"
 _SWEEP = "single layers over the density of their input: where dense kernels win"
+_EVENTS = "the event-driven simulator: synaptic operations and events a second on one core"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +42,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     sweep.add_argument("--quick", action="store_true", help="few densities, few calls")
     for command in (engine, sweep):
         command.add_argument("--threads", type=positive, default=2, help="CPU threads (default 2)")
+    events = commands.add_parser("events", help=_EVENTS, description=_EVENTS)
+    events.set_defaults(run=_run_events)
+    events.add_argument("--quick", action="store_true", help="the smallest network, few turns")
+    for command in (engine, sweep, events):
         command.add_argument(
             "--out", default="out/bench", help="folder for JSON and pictures (out/bench)"
         )
@@ -89,6 +94,20 @@ def _run_sweep(args: argparse.Namespace) -> int:
     print(show(results, densities))
     content = {"machine": about, "layers": results}
     _write(user_path(args.out), "sweep", content, lambda path: draw_sweep(path, results, about))
+    return 0
+
+
+def _run_events(args: argparse.Namespace) -> int:
+    from ..bench.events import CASES, measure, show
+    from ..measure.machine import machine
+
+    rows = measure(3, CASES[:1]) if args.quick else measure()
+    print(show(rows))
+    out = user_path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"machine": machine(1), "rows": rows}, indent=1) + "\n"
+    write_atomically(out / "events.json", lambda path: path.write_text(text))
+    print(f"\nwritten to {out / 'events.json'}")
     return 0
 
 

@@ -112,3 +112,17 @@ def test_a_missing_matplotlib_is_named(capsys, monkeypatch, tmp_path, what):
     assert main(["bench", what, "--out", str(tmp_path / "o")]) == 2
     assert "pip install stmixer-ops[bench]" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_events_quick(tmp_path, capsys) -> None:
+    """Each row's figures fit together: SOPs of the run over its median time."""
+    assert main(["bench", "events", "--quick", "--out", str(tmp_path)]) == 0
+    assert "x real time" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "events.json").read_text())["rows"]
+    assert [(row["schedule"], row["decay"]) for row in rows] == [
+        ("rank", 1.0), ("serial", 1.0), ("rank", 0.5), ("serial", 0.5),
+    ]  # fmt: skip
+    for row in rows:
+        median = sorted(row["seconds"])[len(row["seconds"]) // 2]
+        assert row["sops_per_second"] == pytest.approx(row["sops"] / median)
+        assert row["sops"] > row["spikes"] > 0
