@@ -358,7 +358,7 @@ def _text(name: str, value: Any) -> str:
 
 def _real(name: str, value: Any) -> float:
     plain = not isinstance(value, (str, bytes, bool)) and hasattr(value, "__float__")
-    if not plain or getattr(value, "ndim", 0):
+    if not plain or getattr(value, "ndim", None) not in (None, 0):
         raise ValueError(f"{name} must be a number, got {value!r}")
     number = float(value)
     if np.isnan(number):
