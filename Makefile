@@ -21,8 +21,8 @@ TESTS   := cd tests && ../$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgr
 
 help:
 	@echo "make demo      train a small STMixer on digits and run it in the C++ engine"
-	@echo "make quick     the tests that neither compile, train nor interpret: 90 s on two cores"
-	@echo "make test      the tests against the installed package: 10 minutes, the first time 25"
+	@echo "make quick     the tests that neither compile, train nor interpret: 140 s on two cores"
+	@echo "make test      the tests against the installed package: 8 minutes, the first time 13"
 	@echo "make test-all  every combination: for releases and changes to kernels; an hour"
 	@echo "make bench     time the ops and the engine against their peers"
 	@echo "make gpu       on a GPU: build, test, measure, in eight minutes and without network;"

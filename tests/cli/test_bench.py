@@ -15,6 +15,8 @@ from stmixer_ops.bench import engine, sweep
 from stmixer_ops.bench.run import run_case
 from stmixer_ops.cli import main
 
+pytestmark = pytest.mark.slow  # together they take longer than `make quick` may
+
 SMALL = ["--model", "stmixer_1_16_2", "--img-size", "8", "--threads", "1"]
 
 

@@ -23,6 +23,8 @@ from stmixer_ops.graph import Graph
 from stmixer_ops.graph.export import export
 from stmixer_ops.graph.reference import run_reference
 
+pytestmark = pytest.mark.slow  # together they take longer than `make quick` may
+
 STEP = 10
 
 

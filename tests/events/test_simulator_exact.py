@@ -16,6 +16,8 @@ from support.simulator_cases import SCHEDULES, assert_equal, check, simulated
 
 import stmixer_ops as so
 
+pytestmark = pytest.mark.slow  # together they take longer than `make quick` may
+
 ANY_BIAS = ["drop", "tick", "initial", "current"]
 BIASES = {"grid": ANY_BIAS[:3], "rank": ANY_BIAS, "serial": ANY_BIAS}
 

@@ -14,6 +14,8 @@ import stmixer_ops as so
 from stmixer_ops.exchange.plain import Plain
 from stmixer_ops.measure.rates import fit_rates
 
+pytestmark = pytest.mark.slow  # together they take longer than `make quick` may
+
 onnx = pytest.importorskip("onnx")
 
 MODELS = {

@@ -12,6 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 import stmixer_ops as so
 from stmixer_ops import functional as F
 
+pytestmark = pytest.mark.slow  # together they take longer than `make quick` may
+
 
 def flops(call) -> int:
     with FlopCounterMode(display=False) as counter:

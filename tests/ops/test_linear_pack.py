@@ -14,6 +14,8 @@ from torch.library import opcheck
 
 from stmixer_ops import functional as F
 
+pytestmark = pytest.mark.slow  # together they take longer than `make quick` may
+
 
 @given(
     shape=st.lists(st.integers(1, 40), min_size=1, max_size=3),

@@ -15,6 +15,8 @@ from torch.library import opcheck
 
 from stmixer_ops import functional as F
 
+pytestmark = pytest.mark.slow  # together they take longer than `make quick` may
+
 # T, batch, channels, tokens, heads: words of one head, of two, of eight, and a last one of a bit
 SHAPES = [
     (2, 2, 64, 7, 2),

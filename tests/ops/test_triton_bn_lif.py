@@ -8,6 +8,8 @@ from support.launches import Recorder
 from support.pairs import in_full
 from support.triton_aot import compile_for
 
+pytestmark = pytest.mark.slow  # together they take longer than `make quick` may
+
 LAUNCHERS = """if True:
     import torch
     from stmixer_ops.ops.lif.spec import state_dtype

@@ -13,6 +13,8 @@ from support.triton_aot import compile_for
 
 from stmixer_ops import functional as F
 
+pytestmark = pytest.mark.slow  # together they take longer than `make quick` may
+
 LAUNCHERS = """if True:
     import torch
     from stmixer_ops.ops.lif import triton as lif
