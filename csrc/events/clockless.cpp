@@ -30,13 +30,6 @@ float lowered(float v, float reset, int spikes) {
 }
 int64_t lowered(int64_t v, int64_t reset, int spikes) { return v - reset * spikes; }
 
-// A limit of real membranes as a T of so many fraction bits.
-template <class T>
-T limit(double value, T none, int fraction) {
-  if (std::isinf(value)) return none;
-  return static_cast<T>(std::ldexp(value, std::is_same_v<T, float> ? 0 : fraction));
-}
-
 }  // namespace
 
 template <class T>
@@ -88,12 +81,11 @@ void Clockless<T>::fire(int population, int64_t t, std::vector<Arrival>* fired) 
   const Neurons<T>& n = m.neurons;
   const size_t begin = fired->size();
   const bool limited = std::isfinite(options().v_min) || std::isfinite(options().v_max);
+  const T low = membrane_limit(options().v_min, std::numeric_limits<T>::lowest());
+  const T high = membrane_limit(options().v_max, std::numeric_limits<T>::max());
   for (int i = 0; i < m.cells.touched_count; ++i) {
     const int block = m.cells.touched[i];
-    if (limited)
-      kernels().clamp(m.cells, block,
-                      limit<T>(options().v_min, std::numeric_limits<T>::lowest(), n.fraction),
-                      limit<T>(options().v_max, std::numeric_limits<T>::max(), n.fraction));
+    if (limited) kernels().clamp(m.cells, block, low, high);
     if (m.cells.blocks[block].hot) {
       const int count = kernels().find(m.cells, block, found_.data());
       for (int l = 0; l < count; ++l) {

@@ -95,7 +95,6 @@ class Grid final : public Process {
     return source == kInputSource ? read(static_cast<float>(count)) : static_cast<T>(count);
   }
 
-  T start_bias(size_t population, int channel) const;
   void close_tick();
   void relay(size_t index);
   void sum(int current);
@@ -141,24 +140,10 @@ void Grid<T>::begin() {
     v_.emplace_back();
     for (int pixel = 0; pixel < shape.pixels(); ++pixel)
       for (int c = 0; c < shape.channels; ++c)
-        v_.back().push_back(n.start[n.at(c, pixel, shape.pixels())] + start_bias(p, c));
+        v_.back().push_back(n.start[n.at(c, pixel, shape.pixels())] +
+                            (n.start_bias.empty() ? T(0) : n.start_bias[c]));
     if (options().refractory_us > 0) silent_until_.emplace_back(v_.back().size(), t0_);
   }
-}
-
-// Bias::initial: as many biases as the network has steps, of all that the population integrates.
-template <class T>
-T Grid<T>::start_bias(size_t population, int channel) const {
-  if (options().bias != Bias::initial) return T(0);
-  double sum = 0;
-  const auto& currents = layout().graph().currents;
-  for (size_t c = 0; c < currents.size(); ++c) {
-    const double times = layout().parts[population][c];
-    if (times > 0 && !currents[c].bias.empty()) sum += times * currents[c].bias[channel];
-    if (times > 0 && !currents[c].integer_bias.empty())
-      sum += times * currents[c].integer_bias[channel];
-  }
-  return static_cast<T>(sum * network_->populations[population].scale * layout().graph().steps);
 }
 
 template <class T>
@@ -273,12 +258,8 @@ void Grid<T>::fire(int population) {
   const std::vector<T>& x = values_[layout().checked->find(p.current).index];
   const int64_t now = tick_start(tick_);
   const int most = options().multi_spike ? std::numeric_limits<int>::max() : p.max_spikes;
-  const T low = std::is_same_v<T, float> || std::isfinite(options().v_min)
-                    ? static_cast<T>(options().v_min)
-                    : std::numeric_limits<T>::lowest();
-  const T high = std::is_same_v<T, float> || std::isfinite(options().v_max)
-                     ? static_cast<T>(options().v_max)
-                     : std::numeric_limits<T>::max();
+  const T low = membrane_limit(options().v_min, std::numeric_limits<T>::lowest());
+  const T high = membrane_limit(options().v_max, std::numeric_limits<T>::max());
   fired_.clear();
   for (int pixel = 0; pixel < pixels; ++pixel) {
     for (int c = 0; c < channels; ++c) {

@@ -14,6 +14,7 @@ namespace stmixer::events {
 template <class T>
 struct Parameters {
   std::vector<T> threshold, reset, decay, start;
+  std::vector<T> start_bias;  // per channel, what the biases add to the start; or empty
   float scale = 1.0f;
   bool per_token = false;
   int heads_channels = 1;  // channels of a head
@@ -36,10 +37,7 @@ inline Parameters<float> parameters(const Population& p, const Current&, const O
   n.threshold = widened(p.channel_threshold, channels, p.threshold);
   if (p.soft_reset) n.reset = n.threshold;
   n.decay = widened(p.channel_decay, channels, p.decay);
-  if (options.tau_us > 0)
-    for (float& d : n.decay)
-      if (d < 1)
-        d = static_cast<float>(std::exp(-static_cast<double>(options.step_us) / options.tau_us));
+  for (float& d : n.decay) d = static_cast<float>(decay_of(d, options));
   n.start = widened(p.channel_v_init, channels, p.v_init);
   n.scale = p.input_scale;
   return n;
@@ -53,12 +51,8 @@ inline Parameters<int32_t> parameters(const Population& p, const Current& c, con
   n.per_token = !c.projections.empty() && c.projections[0].kind == Projection::Kind::token_mix;
   if (n.per_token) n.heads_channels = p.shape.channels * p.shape.pixels() / int(n.threshold.size());
   n.decay = widened(p.channel_integer_decay, n.threshold.size(), int32_t{p.integer_decay});
-  if (options.tau_us > 0)
-    for (int32_t& d : n.decay)
-      if (d < 1 << graph::kDecayBits)
-        d = static_cast<int32_t>(
-            std::lrint(std::exp(-static_cast<double>(options.step_us) / options.tau_us) *
-                       (1 << graph::kDecayBits)));
+  const double one = 1 << graph::kDecayBits;
+  for (int32_t& d : n.decay) d = static_cast<int32_t>(std::lrint(decay_of(d / one, options) * one));
   n.start = widened(p.integer_v_init, n.threshold.size(), int32_t{0});
   return n;
 }
@@ -74,14 +68,18 @@ struct GridNetwork {
       } else {
         const Projection& p = *wire.projection;
         values.resize(graph::weight_count(p));
-        for (size_t i = 0; i < values.size(); ++i)
-          values[i] = p.weight8.empty() ? p.weight16.data()[i] : p.weight8.data()[i];
+        for (size_t i = 0; i < values.size(); ++i) values[i] = integer_weight(p, i);
       }
       rows.push_back(make_rows(wire, Lanes::channels, values));
     }
     for (const Population* p : layout.populations)
       populations.push_back(parameters(
           *p, layout.graph().currents[layout.checked->find(p->current).index], model.options, T{}));
+    if (model.options.bias == Bias::initial)
+      for (size_t p = 0; p < populations.size(); ++p)
+        for (double b : layout.bias(static_cast<int>(p)))
+          populations[p].start_bias.push_back(
+              static_cast<T>(b * populations[p].scale * layout.graph().steps));
     number.assign(layout.graph().populations.size(), -1);
     for (size_t i = 0; i < layout.populations.size(); ++i)
       number[layout.populations[i] - layout.graph().populations.data()] = static_cast<int>(i);

@@ -1,6 +1,7 @@
 #include "events/layout.h"
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 #include <unordered_map>
 
@@ -202,6 +203,30 @@ const Shape& Layout::shape(int source) const {
   if (source == kInputSource) return input->shape;
   return is_population(source) ? populations[source - 1]->shape
                                : relays[source - first_relay()].out;
+}
+
+std::vector<double> Layout::bias(int population) const {
+  std::vector<double> sum;
+  const auto add = [&](const auto& bias, int times) {
+    if (bias.empty()) return;
+    sum.resize(bias.size(), 0.0);
+    for (size_t i = 0; i < bias.size(); ++i) sum[i] += double(bias[i]) * times;
+  };
+  for (size_t c = 0; c < graph().currents.size(); ++c) {
+    const int times = parts[population][c];
+    if (times == 0) continue;
+    add(graph().currents[c].bias, times);
+    add(graph().currents[c].integer_bias, times);
+  }
+  return sum;
+}
+
+int64_t Layout::event_unit() const {
+  return std::min<int64_t>(int64_t{1} << graph().input_shift, std::numeric_limits<int16_t>::max());
+}
+
+int32_t integer_weight(const Projection& p, size_t i) {
+  return p.weight8.empty() ? p.weight16.data()[i] : p.weight8.data()[i];
 }
 
 std::vector<float> weights_of(const Wire& wire) {

@@ -71,11 +71,19 @@ struct Layout {
   int first_relay() const { return static_cast<int>(1 + populations.size()); }
   // How often a wire reaches a population.
   int times(const Wire& wire, int population) const { return parts[population][wire.current]; }
+  // Per channel, the biases of all currents that a population integrates, each as often as it does;
+  // empty if none of them has one.
+  std::vector<double> bias(int population) const;
+  // What an event is worth to an int8 network, whose input saturates at 16 bits.
+  int64_t event_unit() const;
 };
 
 // The weights of a wire, in the order of its projection but only for the channels of its source,
 // times what spikes are worth; without a weight one number.
 std::vector<float> weights_of(const Wire& wire);
+
+// A weight of an int8 network.
+int32_t integer_weight(const Projection& p, size_t i);
 
 // For each position of its source, how many weights a spike there adds.
 std::vector<int64_t> fan_out(const Wire& wire);

@@ -2,8 +2,13 @@
 #include <vector>
 
 #include "events/kernels.h"
+#include "stmixer/events.h"
 
 namespace stmixer::events {
+
+// What a step leaves of a membrane: `decay`, or where every leak has one time constant what that
+// says.
+double decay_of(double decay, const Options& options);
 
 // What a membrane keeps over time, tabulated.
 class Leak {

@@ -1,5 +1,6 @@
 #pragma once
 // One recording while it happens, whatever the schedule.
+#include <cmath>
 #include <memory>
 #include <vector>
 
@@ -26,6 +27,12 @@ struct Model {
   Kernels kernels;
   std::vector<std::vector<int64_t>> sops, fanout;  // [source][pixel]: of a spike there
 };
+
+// A limit of membranes; only float32 networks have one.
+template <class T>
+T membrane_limit(double value, T none) {
+  return std::isinf(value) ? none : static_cast<T>(value);
+}
 
 class Process {
  public:

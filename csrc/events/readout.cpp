@@ -1,9 +1,9 @@
 #include "events/readout.h"
 
-#include "graph/kinds.h"
-
 #include <algorithm>
 #include <cmath>
+
+#include "graph/kinds.h"
 
 namespace stmixer::events {
 namespace {
@@ -14,7 +14,7 @@ using graph::NodeRef;
 // Of a float32 network or of integers.
 double weight_at(const Projection& p, size_t i) {
   if (!p.weight.empty()) return p.weight.data()[i];
-  return p.weight8.empty() ? p.weight16.data()[i] : p.weight8.data()[i];
+  return integer_weight(p, i);
 }
 
 // Weights in units of the current: of an int8 network multiplied and shifted, but not rounded.
@@ -75,9 +75,8 @@ ReadoutSums::ReadoutSums(const Layout& layout) : layout_(&layout) {
     // Its rows are of one channel, that of the spike.
     const bool own = p.kind == Kind::token_mix || !graph::has_weight(p.kind);
     const Lanes lanes = p.kind == Kind::token_mix ? Lanes::tokens : Lanes::channels;
-    const double unit = g.integer && wire.source == kInputSource
-                            ? std::min(std::ldexp(1.0, g.input_shift), 32767.0)
-                            : 1.0;
+    const double unit =
+        g.integer && wire.source == kInputSource ? static_cast<double>(layout.event_unit()) : 1.0;
     of_source_[wire.source].push_back(static_cast<int>(wires_.size()));
     wires_.push_back({wire.source, wire.current, size_, own ? wire.in.channels : p.weight_shape[0],
                       wire.offset, own, make_rows(wire, lanes, values_of(wire, g.integer, unit))});

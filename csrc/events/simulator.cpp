@@ -43,6 +43,8 @@ Options checked_options(Options o, const Graph& graph) {
   if (o.max_sops < 0) fail("max_sops must not be negative, got " + std::to_string(o.max_sops));
   if (o.bias == Bias::current && o.schedule == Schedule::grid)
     fail("bias 'current' needs a schedule without a clock; on the grid use 'tick'");
+  if (graph.integer && (std::isfinite(o.v_min) || std::isfinite(o.v_max)))
+    fail("v_min and v_max are in units of the threshold of a float32 network, got an int8 network");
   if (o.bias == Bias::current && graph.integer)
     fail("bias 'current' needs a float32 network; an int8 network takes 'tick' or 'initial'");
   return o;

@@ -68,22 +68,8 @@ class NeuronMaker {
   // What one step adds: the biases of all currents that the population integrates.
   void collect_bias(int index, Neurons<T>* n) const {
     if (options_.bias == Bias::drop || options_.bias == Bias::refuse) return;
-    std::vector<double> sum(n->shape.channels, 0.0);
-    bool any = false;
-    const auto& currents = layout_.graph().currents;
-    for (size_t c = 0; c < currents.size(); ++c) {
-      const int times = layout_.parts[index][c];
-      if (times == 0) continue;
-      const auto add = [&](const auto& bias) {
-        for (size_t i = 0; i < bias.size(); ++i) sum[i] += double(bias[i]) * times;
-        any |= !bias.empty();
-      };
-      add(currents[c].bias);
-      add(currents[c].integer_bias);
-    }
-    if (!any) return;
     const double scale = layout_.graph().integer ? 1.0 : n->population->input_scale;
-    for (double b : sum) n->bias.push_back(static_cast<T>(b * scale));
+    for (double b : layout_.bias(index)) n->bias.push_back(static_cast<T>(b * scale));
   }
 
   void make_inlets(int index, Neurons<T>* n) {
@@ -144,15 +130,10 @@ class NeuronMaker {
     } else {
       const Projection& p = *wire.projection;
       std::vector<T> values(graph::weight_count(p));
-      // An event of the input is 1, in units of 2^-input_shift.
-      const int64_t unit = wire.source == kInputSource
-                               ? std::min<int64_t>(int64_t{1} << layout_.graph().input_shift,
-                                                   std::numeric_limits<int16_t>::max())
-                               : 1;
+      const int64_t unit = wire.source == kInputSource ? layout_.event_unit() : 1;
       const size_t per_output = values.size() / std::max(p.weight_shape[0], 1);
       for (size_t i = 0; i < values.size(); ++i) {
-        const int64_t w = p.weight8.empty() ? p.weight16.data()[i] : p.weight8.data()[i];
-        const int64_t product = w * unit * static_cast<int64_t>(scale);
+        const int64_t product = integer_weight(p, i) * unit * static_cast<int64_t>(scale);
         values[i] = p.multiplier.empty() ? product * (int64_t{1} << (p.shift + fraction))
                                          : product * p.multiplier[i / per_output] *
                                                (int64_t{1} << (fraction - p.shift));
@@ -215,9 +196,7 @@ class NeuronMaker {
       if (decays.empty()) decays.push_back(p.integer_decay / one);
     }
     if (decays.empty()) decays.push_back(p.decay);
-    if (options_.tau_us > 0)
-      for (double& d : decays)
-        if (d < 1) d = std::exp(-static_cast<double>(options_.step_us) / options_.tau_us);
+    for (double& d : decays) d = decay_of(d, options_);
     return decays;
   }
 
@@ -246,6 +225,10 @@ class NeuronMaker {
 
   void make_drift(Neurons<T>* n) const {
     const std::vector<double> all = decays(*n->population);
+    if (!n->bias.empty() && !n->leaks.empty() &&
+        std::find(all.begin(), all.end(), 1.0) != all.end())
+      fail(n->population->name,
+           "some of its channels leak and some do not; bias 'current' needs all to be alike");
     for (size_t c = 0; c < n->bias.size(); ++c) {
       const double decay = all.size() > 1 ? all[c] : all[0], b = static_cast<double>(n->bias[c]);
       n->drift_limit.push_back(decay < 1 ? static_cast<float>(b / (1 - decay)) : 0.0f);

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +14,7 @@ from .._files import stand_in, user_path, write_atomically
 from .._numbers import integer
 from ..graph import PRECISIONS, Graph, stmx
 from .profile import Profile, StepProfile
+from .source import Source, address
 from .stats import LayerStats, Stats
 
 if TYPE_CHECKING:
@@ -164,17 +164,20 @@ class Engine:
         """Write the engine as a safetensors file (by custom ``*.stmx``), whole or not at all."""
         write_atomically(path, lambda target: target.write_bytes(self._content))
 
+    def _source(self, x: Any) -> Source:
+        return Source(x, self.input_shape, self.steps, self._native.batch_first)
+
     def __call__(self, x: _Kind) -> _Kind:
         """Logits ``[B, classes]``."""
-        source = _Source(x, self)
+        source = self._source(x)
         logits = source.empty((source.batch, self.num_classes), "float32")
         if source.batch:
-            self._native.run(*source.arguments, _address(logits))
+            self._native.run(*source.arguments, address(logits))
         return logits
 
     def run(self, x: Array, record: bool = False) -> RunResult:
         """Logits and statistics, and with ``record`` the spikes of every population."""
-        source = _Source(x, self)
+        source = self._source(x)
         logits = source.empty((source.batch, self.num_classes), "float32")
         layers = self._native.layers(source.steps, source.sequence)
         spikes = {}
@@ -186,7 +189,7 @@ class Engine:
         activity = [(0, 0)] * len(layers)
         if source.batch:
             activity, _ = self._native.record(
-                *source.arguments, _address(logits), [_address(s) for s in spikes.values()]
+                *source.arguments, address(logits), [address(s) for s in spikes.values()]
             )
         self._stats = _make_stats(layers, activity, source)
         return RunResult(logits, spikes, self._stats)
@@ -204,12 +207,12 @@ class Engine:
 
     def profile(self, x: Array, repeat: int = 20) -> Profile:
         """Each step's median time over ``repeat`` calls, its kernel, sops and bytes."""
-        source = _Source(x, self)
+        source = self._source(x)
         if not source.batch:
             raise ValueError(f"x must hold an image to time, got shape {list(x.shape)}")
         logits = source.empty((source.batch, self.num_classes), "float32")
         calls = [
-            self._native.record(*source.arguments, _address(logits), [])[1]
+            self._native.record(*source.arguments, address(logits), [])[1]
             for _ in range(repeat + 1)
         ][1:]
         # (seconds, sops, bytes of lists) per step; only the seconds differ between calls.
@@ -275,67 +278,7 @@ class Engine:
         )
 
 
-class _Source:
-    """An input, checked, and what C++ needs to read it where it lies."""
-
-    def __init__(self, x: Any, engine: Engine) -> None:
-        torch = sys.modules.get("torch")
-        self._torch = torch if torch is not None and isinstance(x, torch.Tensor) else None
-        if self._torch is not None:
-            if x.device.type != "cpu":
-                raise ValueError(f"x must be on the CPU, where the engine runs, got {x.device}")
-            x = x.detach()
-            strides = x.stride()
-        elif isinstance(x, np.ndarray):
-            strides = None
-        else:
-            raise TypeError(f"x must be a NumPy array or a torch tensor, got {type(x).__name__}")
-        float32 = np.float32 if self._torch is None else self._torch.float32
-        if x.dtype != float32:
-            raise TypeError(f"x must be float32, got {x.dtype}")
-        self._check_shape(tuple(x.shape), engine)
-        if strides is None:
-            if not x.flags.aligned or any(s % 4 for s in x.strides):
-                x = np.array(x, dtype=np.float32, order="C")
-            strides = tuple(s // 4 for s in x.strides)
-        if not _inner_contiguous(x.shape[-3:], strides[-3:]):
-            x = np.ascontiguousarray(x) if self._torch is None else x.contiguous()
-            strides = x.stride() if self._torch is not None else tuple(s // 4 for s in x.strides)
-        self.sequence = x.ndim == 5
-        time, image = (1, 0) if engine._native.batch_first else (0, 1)
-        if self.sequence:
-            self.steps, self.batch = x.shape[time], x.shape[image]
-            step_stride, image_stride = strides[time], strides[image]
-        else:
-            self.steps, self.batch = engine.steps, x.shape[0]
-            step_stride, image_stride = 0, strides[0]
-        self._keep_alive = x
-        self.arguments = (
-            _address(x), self.steps, self.batch, self.sequence, step_stride, image_stride,
-        )  # fmt: skip
-
-    @staticmethod
-    def _check_shape(shape: tuple[int, ...], engine: Engine) -> None:
-        expected = engine.input_shape
-        time = 1 if engine._native.batch_first else 0
-        fits = len(shape) == 4 or (len(shape) == 5 and shape[time] > 0)
-        if fits and shape[-3:] == expected:
-            return
-        sizes = ", ".join(map(str, expected))
-        lead = "B, T" if engine._native.batch_first else "T, B"
-        raise ValueError(
-            f"x must be images [B, {sizes}] or sequences [{lead}, {sizes}] with T >= 1, "
-            f"got shape {list(shape)}"
-        )
-
-    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
-        """Uninitialised, of the kind of the input."""
-        if self._torch is not None:
-            return self._torch.empty(shape, dtype=getattr(self._torch, dtype), device="cpu")
-        return np.empty(shape, dtype)
-
-
-def _make_stats(layers: list[Any], activity: list[tuple[int, int]], source: _Source) -> Stats:
+def _make_stats(layers: list[Any], activity: list[tuple[int, int]], source: Source) -> Stats:
     rows, counts = [], iter(activity)
     for name, neurons, macs in layers:
         if not neurons:
@@ -364,19 +307,6 @@ def unusable(name: str, content: bytes, error: ValueError) -> ValueError:
 def _numbers(values: Any) -> list[float] | None:
     """Of a number, a sequence, an array or a tensor."""
     return None if values is None else np.asarray(values, np.float64).reshape(-1).tolist()
-
-
-def _inner_contiguous(shape: Any, strides: Any) -> bool:
-    expected = 1
-    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
-        if size != 1 and stride != expected:
-            return False
-        expected *= size
-    return True
-
-
-def _address(x: Any) -> int:
-    return x.ctypes.data if isinstance(x, np.ndarray) else x.data_ptr()
 
 
 def thread_count(given: int | None) -> int:

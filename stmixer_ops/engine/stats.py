@@ -4,13 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 from ..measure.energy import Costs, Row
 
 
+class StatsRow:
+    """A row whose fields are also found by name: ``row["rate"]`` is ``row.rate``."""
+
+    name: str
+    spikes: int
+    sops: int
+
+    def __getitem__(self, key: str) -> Any:
+        return getattr(self, key)
+
+
+RowT = TypeVar("RowT", bound=StatsRow)
+
+
+class StatsRows(Costs, Sequence[RowT]):
+    """The rows of one run in order of execution; by index or by module path.
+
+    Attributes:
+        images: batch size.
+    """
+
+    def __init__(self, rows: Sequence[RowT], images: int) -> None:
+        self._rows = list(rows)
+        self._by_name = {row.name: row for row in rows}
+        self.images = images
+
+    @overload
+    def __getitem__(self, key: int | str) -> RowT: ...
+    @overload
+    def __getitem__(self, key: slice) -> Sequence[RowT]: ...
+    def __getitem__(self, key: int | str | slice) -> RowT | Sequence[RowT]:
+        return self._by_name[key] if isinstance(key, str) else self._rows[key]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[RowT]:
+        return iter(self._rows)
+
+    @property
+    def spikes(self) -> int:
+        return sum(row.spikes for row in self)
+
+    @property
+    def sops(self) -> int:
+        return sum(row.sops for row in self)
+
+
 @dataclass(frozen=True)
-class LayerStats:
+class LayerStats(StatsRow):
     """One layer of one run, all its images and time steps together.
 
     A layer is a LIF population or, where ``neurons`` is 0, a projection that multiplies because
@@ -36,11 +84,8 @@ class LayerStats:
 
     synops = property(lambda self: self.sops, doc="The former name of ``sops``.")
 
-    def __getitem__(self, key: str) -> Any:
-        return getattr(self, key)
 
-
-class Stats(Costs, Sequence[LayerStats]):
+class Stats(StatsRows[LayerStats]):
     """The layers of one run in order of execution; by index or by module path.
 
     Attributes:
@@ -49,31 +94,8 @@ class Stats(Costs, Sequence[LayerStats]):
     """
 
     def __init__(self, layers: Sequence[LayerStats], images: int, steps: int) -> None:
-        self._layers = list(layers)
-        self._by_name = {layer.name: layer for layer in layers}
-        self.images = images
+        super().__init__(layers, images)
         self.steps = steps
-
-    @overload
-    def __getitem__(self, key: int | str) -> LayerStats: ...
-    @overload
-    def __getitem__(self, key: slice) -> Sequence[LayerStats]: ...
-    def __getitem__(self, key: int | str | slice) -> LayerStats | Sequence[LayerStats]:
-        return self._by_name[key] if isinstance(key, str) else self._layers[key]
-
-    def __len__(self) -> int:
-        return len(self._layers)
-
-    def __iter__(self) -> Iterator[LayerStats]:
-        return iter(self._layers)
-
-    @property
-    def spikes(self) -> int:
-        return sum(layer.spikes for layer in self)
-
-    @property
-    def sops(self) -> int:
-        return sum(layer.sops for layer in self)
 
     synops = property(lambda self: self.sops, doc="The former name of ``sops``.")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
-from ..measure.energy import Costs, Row
+from ..engine.stats import StatsRow, StatsRows
+from ..measure.energy import Row
 
 Outcome = Mapping[str, Any]
 """Of one recording, as the extension gives it."""
@@ -19,7 +20,7 @@ SPIKE = np.dtype([("t", np.int64), ("index", np.int64), ("recording", np.int64)]
 
 
 @dataclass(frozen=True)
-class EventStats:
+class EventStats(StatsRow):
     """One population of one run, all its recordings together.
 
     Attributes:
@@ -41,11 +42,8 @@ class EventStats:
     sops_fanout: int
     updates: int
 
-    def __getitem__(self, key: str) -> Any:
-        return getattr(self, key)
 
-
-class RunStats(Costs, Sequence[EventStats]):
+class RunStats(StatsRows[EventStats]):
     """The input and the LIF populations of one run, by index or by module path.
 
     Attributes:
@@ -54,32 +52,13 @@ class RunStats(Costs, Sequence[EventStats]):
     """
 
     def __init__(self, rows: Sequence[EventStats], images: int, steps: float) -> None:
-        self._rows = list(rows)
-        self._by_name = {row.name: row for row in rows}
-        self.images = images
+        super().__init__(rows, images)
         self.steps = steps
-
-    @overload
-    def __getitem__(self, key: int | str) -> EventStats: ...
-    @overload
-    def __getitem__(self, key: slice) -> Sequence[EventStats]: ...
-    def __getitem__(self, key: int | str | slice) -> EventStats | Sequence[EventStats]:
-        return self._by_name[key] if isinstance(key, str) else self._rows[key]
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[EventStats]:
-        return iter(self._rows)
 
     @property
     def spikes(self) -> int:
         """Of the LIF populations."""
-        return sum(row.spikes for row in self._rows[1:])
-
-    @property
-    def sops(self) -> int:
-        return sum(row.sops for row in self)
+        return sum(row.spikes for row in self[1:])
 
     @property
     def sops_fanout(self) -> int:

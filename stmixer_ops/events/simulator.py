@@ -14,6 +14,7 @@ from .._extension import extension
 from .._files import write_atomically
 from .._numbers import integer
 from ..engine.engine import Engine, read_content, thread_count, unusable
+from ..engine.source import Source
 from ..graph import PRECISIONS, Graph, stmx
 from .columns import columns_of, recordings_of
 from .result import EventResult, Outcome, Shapes
@@ -87,10 +88,10 @@ class EventSimulator:
         options = dict(options)
         threads = thread_count(options.pop("num_threads", None))
         self._content, self._options = content, options
-        graph = stmx.decode(content)
-        native = _native_options(content, graph, options)
+        said = stmx.describe(content)
+        native = _native_options(content, said["step_us"], options)
         self._native = extension().EventSimulator(content, native, threads)
-        self._batch_first, self._steps = graph.batch_first, graph.steps
+        self._batch_first, self._steps = said["batch_first"], said["steps"]
         self.input_name: str = self._native.input[0]
         self._shapes: Shapes = [self._native.input, *self._native.populations]
         self.schedule: str = options.get("schedule", "rank")
@@ -175,27 +176,14 @@ class EventSimulator:
 
     def _show(self, x: Any, record: bool) -> EventResult:
         """Dense input, ``[T, B, C, H, W]`` or ``[B, C, H, W]`` float32."""
-        array = _as_numpy(x)
-        if array.dtype != np.float32:
-            raise TypeError(f"x must be float32, got {array.dtype}")
-        expected = tuple(self.input_shape)
-        if array.ndim not in (4, 5) or array.shape[-3:] != expected:
-            raise ValueError(
-                f"x must be [B, C, H, W] or [T, B, C, H, W] with C, H, W = {expected}, got shape "
-                f"{list(array.shape)}"
-            )
-        if array.ndim == 5:
-            images = array if self._batch_first else array.swapaxes(0, 1)
-            steps, stride = images.shape[1], int(np.prod(expected))
-        else:
-            images, steps, stride = array, self._steps, 0
-        images = np.ascontiguousarray(images)
-        addresses = [image.ctypes.data for image in images]
+        source = Source(x, self.input_shape, self._steps, self._batch_first)
+        first, steps, batch, _, step_stride, image_stride = source.arguments
+        addresses = [first + 4 * image * image_stride for image in range(batch)]
 
         def no_trace() -> list[tuple[np.ndarray, Outcome, int]]:
             raise ValueError("latency is of recordings of events, but the input was dense")
 
-        outcomes = self._native.show(addresses, steps, stride, record, False)
+        outcomes = self._native.show(addresses, steps, step_stride, record, False)
         return self._result(outcomes, record, no_trace)
 
     def _result(self, outcomes: list[Outcome], record: bool, trace: Any) -> EventResult:
@@ -276,7 +264,7 @@ _OTHERS = (
 )  # fmt: skip
 
 
-def _native_options(content: bytes, graph: Graph, options: Mapping[str, Any]) -> Any:
+def _native_options(content: bytes, said_us: int | None, options: Mapping[str, Any]) -> Any:
     known = (*_NAMED, *_NUMBERS, *_PER_PROJECTION, *_OTHERS)
     for name in options:
         if name not in known:
@@ -292,7 +280,7 @@ def _native_options(content: bytes, graph: Graph, options: Mapping[str, Any]) ->
         setattr(native, name, integer(name, options.get(name, number), least=0, most=_MOST))
     step_us = options.get("step_us")
     native.step_us = integer(
-        "step_us", graph.step_us or DEFAULT_STEP_US if step_us is None else step_us, most=_MOST
+        "step_us", said_us or DEFAULT_STEP_US if step_us is None else step_us, most=_MOST
     )
     native.multi_spike = _flag("multi_spike", options.get("multi_spike", False))
     for name in ("v_min", "v_max", "tau_us"):
@@ -315,9 +303,9 @@ def _check_serial_only(options: Mapping[str, Any]) -> None:
     schedule = options.get("schedule", "rank")
     if schedule == "serial":
         return
-    given = {"order": options.get("order") == "depth", "order_seed": "order_seed" in options}
-    for name in given:
-        if given[name] and options[name] is not None:
+    depth, seeded = options.get("order") == "depth", options.get("order_seed") is not None
+    for name, given in (("order", depth), ("order_seed", seeded)):
+        if given:
             raise ValueError(f"{name} is for schedule='serial', got schedule={schedule!r}")
 
 
@@ -371,7 +359,3 @@ def _is_dense(x: Any) -> bool:
     if torch is not None and isinstance(x, torch.Tensor):
         return True
     return isinstance(x, np.ndarray) and x.dtype.names is None and x.dtype != object
-
-
-def _as_numpy(x: Any) -> np.ndarray:
-    return x if isinstance(x, np.ndarray) else x.detach().cpu().numpy()

@@ -15,7 +15,7 @@ import numpy as np
 
 from .._extension import extension
 from .._numbers import plain_number
-from .graph import Graph
+from .graph import Description, Graph
 
 _TYPES = {"float32": ("F32", "<f4"), "int32": ("I32", "<i4"), "int16": ("I16", "<i2"),
           "int8": ("I8", "|i1")}  # fmt: skip
@@ -74,6 +74,11 @@ def check(graph: Graph) -> None:
         ValueError: naming the node and what is wrong with it.
     """
     extension().check_stmx(encode(graph))
+
+
+def describe(content: bytes) -> Description:
+    """What the bytes of a file say beside the tensors, which are not copied."""
+    return json.loads(extension().read_stmx(content)[0])
 
 
 def decode(content: bytes) -> Graph:

@@ -12,6 +12,7 @@ from support.event_cases import EVENT, layers, random_network, random_recording,
 from support.simulator_cases import SCHEDULES, assert_equal, check, simulated
 
 import stmixer_ops as so
+from stmixer_ops.graph.quantize import quantize
 
 
 def sim(graph: so.Graph, schedule: str = "rank", **options: Any) -> Any:
@@ -222,3 +223,18 @@ def test_thresholds_must_be_positive() -> None:
         graph = layers([[1.0], [1.0]], threshold=threshold)
         with pytest.raises(ValueError, match="lif0.*threshold"):
             sim(graph)
+
+
+def test_a_constant_current_needs_channels_that_leak_alike() -> None:
+    graph = layers([[1.0], [1.0]], [[1.0, 1.0]], bias=[0.25, 0.25])
+    (lif, *_) = (p for p in graph.populations if p["kind"] == "lif")
+    lif["decay"], graph.tensors["decay"] = "decay", np.array([1.0, 0.5], np.float32)
+    with pytest.raises(ValueError, match=f"'{lif['name']}': some of its channels leak"):
+        sim(graph, bias="current")
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_limits_of_membranes_need_a_float32_network(schedule: str) -> None:
+    """Theirs are in units of the threshold; integers count in steps of their weights."""
+    with pytest.raises(ValueError, match="v_min and v_max"):
+        sim(quantize(layers([[1.0]], [[1.0]])), schedule, v_min=-1.0)
