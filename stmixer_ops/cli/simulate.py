@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.engine import thread_count
+from ..engine.network import thread_count
 from ..events import EventResult, EventSimulator
 from ..measure.table import format_table, quantity
 from ._arguments import positive

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from .._extension import extension
-from .._files import stand_in, user_path, write_atomically
-from .._numbers import integer
 from ..graph import PRECISIONS, Graph, stmx
+from .network import CompiledNetwork, read_content, thread_count, unusable
 from .profile import Profile, StepProfile
 from .source import Source, address
 from .stats import LayerStats, Stats
@@ -43,7 +42,7 @@ class RunResult:
     stats: Stats
 
 
-class Engine:
+class Engine(CompiledNetwork):
     """A spiking network that runs on the CPU, step by step: a spike adds a row of weights.
 
     Made of a trained model by :meth:`compile`, of a file by :meth:`load`, or of a network of your
@@ -160,10 +159,6 @@ class Engine:
         except ValueError as error:
             raise unusable(name, content, error) from None
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the engine as a safetensors file (by custom ``*.stmx``), whole or not at all."""
-        write_atomically(path, lambda target: target.write_bytes(self._content))
-
     def _source(self, x: Any) -> Source:
         return Source(x, self.input_shape, self.steps, self._native.batch_first)
 
@@ -227,21 +222,8 @@ class Engine:
         )
 
     @property
-    def graph(self) -> Graph:
-        """The network as data."""
-        return stmx.decode(self._content)
-
-    @property
     def precision(self) -> str:
         return self._native.precision
-
-    @property
-    def num_threads(self) -> int:
-        return self._native.threads
-
-    @property
-    def isa(self) -> str:
-        return self._native.isa
 
     @property
     def steps(self) -> int:
@@ -250,10 +232,6 @@ class Engine:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         return self._native.input_shape
-
-    @property
-    def num_classes(self) -> int:
-        return self._native.classes
 
     @property
     def mean(self) -> tuple[float, ...] | None:
@@ -290,28 +268,6 @@ def _make_stats(layers: list[Any], activity: list[tuple[int, int]], source: Sour
     return Stats(rows, source.batch, source.steps)
 
 
-def read_content(
-    path: str | os.PathLike[str] | bytes | bytearray | memoryview,
-) -> tuple[str, bytes]:
-    """What errors call a file, or the content that is given in its place, and the content."""
-    if isinstance(path, (bytes, bytearray, memoryview)):
-        return f"content of {memoryview(path).nbytes} bytes", bytes(path)
-    return os.fspath(path), user_path(path).read_bytes()
-
-
-def unusable(name: str, content: bytes, error: ValueError) -> ValueError:
-    """The error of a file that holds no network."""
-    return ValueError(f"{name} is not a usable engine file: {stand_in(content) or error}")
-
-
 def _numbers(values: Any) -> list[float] | None:
     """Of a number, a sequence, an array or a tensor."""
     return None if values is None else np.asarray(values, np.float64).reshape(-1).tolist()
-
-
-def thread_count(given: int | None) -> int:
-    if given is not None:
-        return integer("num_threads", given)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._extension import extension
-from .._files import write_atomically
 from .._numbers import integer
-from ..engine.engine import Engine, read_content, thread_count, unusable
+from ..engine.engine import Engine
+from ..engine.network import CompiledNetwork, read_content, thread_count, unusable
 from ..engine.source import Source
 from ..graph import PRECISIONS, Graph, stmx
 from .columns import columns_of, recordings_of
@@ -30,7 +30,7 @@ PRESETS = ("speck",)
 _MOST = 2**62
 
 
-class EventSimulator:
+class EventSimulator(CompiledNetwork):
     """A spiking network run event by event, without a clock.
 
     Made of a trained model or a :class:`~stmixer_ops.Graph` by :meth:`compile`, or of a ``.stmx``
@@ -133,10 +133,6 @@ class EventSimulator:
             raise unusable(name, content, error) from None
         return cls(graph, **options)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the network, without options, as :meth:`Engine.save` does: whole or not at all."""
-        write_atomically(path, lambda target: target.write_bytes(self._content))
-
     def run(
         self, events: Any, t0: int = 0, duration: int | None = None, record: bool = False
     ) -> EventResult:
@@ -207,20 +203,8 @@ class EventSimulator:
         return channels, height, width
 
     @property
-    def num_classes(self) -> int:
-        return self._native.classes
-
-    @property
     def step_us(self) -> int:
         return self._native.step_us
-
-    @property
-    def num_threads(self) -> int:
-        return self._native.threads
-
-    @property
-    def isa(self) -> str:
-        return self._native.isa
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _of, (self._content, {**self._options, "num_threads": self.num_threads})
